@@ -18,7 +18,8 @@ class RolesError(RankoptError):
         rankopt.optimize(model, context=["user_*", "x[:, :20]"], example_inputs=rows)
 
     A selector is an input's path (`features.user_id`), a glob (`user_*`), or columns of a packed input (`x[:,
-    [0, 3]]`). `rankopt.capture.name_inputs(model, args, kwargs)` lists the paths."""
+    [0, 3]]`). `rankopt.capture.name_inputs(model, args, kwargs)` lists the paths.
+    """
 
 
 class CaptureError(RankoptError):
@@ -32,7 +33,8 @@ class CaptureError(RankoptError):
       depends on the data; multiply by the mask, or use `masked_fill` and `torch.where`;
     - a row count baked into the program: take it from the input (`x.shape[0]`, or -1 in a reshape) at every
       call;
-    - an ExportedProgram with a fixed leading dimension: export it again with `dynamic_shapes`."""
+    - an ExportedProgram with a fixed leading dimension: export it again with `dynamic_shapes`.
+    """
 
 
 class InputError(RankoptError):
@@ -40,7 +42,8 @@ class InputError(RankoptError):
 
     The examples of one call must all have the same number of rows; a context has one row per request; the
     inputs of a target have one row per candidate, all of them the same number. Convert them before the call:
-    rankopt never casts, moves or broadcasts silently."""
+    rankopt never casts, moves or broadcasts silently.
+    """
 
 
 class StageError(RankoptError):
@@ -48,7 +51,8 @@ class StageError(RankoptError):
 
     The message gives the path by which a target input reaches the context stage, or the name of the state
     that is missing. A state belongs to the ranker, and to the weights, that made it: run `context_stage`
-    again."""
+    again.
+    """
 
 
 class VerificationError(RankoptError):
@@ -56,18 +60,21 @@ class VerificationError(RankoptError):
 
     The message names the first node that diverges and both distances to the float64 result. To find the
     family of laws behind it, switch passes off one at a time (`optimize(..., passes=[...])`, `--no-pass
-    NAME`), and report it: a difference beyond rounding is a bug of rankopt, never of the model."""
+    NAME`), and report it: a difference beyond rounding is a bug of rankopt, never of the model.
+    """
 
 
 class FormatError(RankoptError):
     """A file is not a model that rankopt can read: missing, truncated, of another kind or version.
 
     Save models with `torch.export.save(program, "model.pt2")` and rewritten ones with `ranker.save(path)`. A
-    file written by a later version of rankopt needs that version."""
+    file written by a later version of rankopt needs that version.
+    """
 
 
 class DuplicateRuleError(RankoptError):
     """Two rules claim the same operator.
 
     An operator has one law. Extend the rule that exists (the message gives both places of definition), or
-    register yours for another overload."""
+    register yours for another overload.
+    """
