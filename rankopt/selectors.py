@@ -222,7 +222,7 @@ def _named_twice(
         f"column {column} of '{name}'" if _width(shape) > 1 and "[" in first[1] + second[1] else f"'{name}'"
     )
     return RolesError(
-        f"{what} is named twice: as {first[0].value} by '{first[1]}', as {second[0].value} by '{second[1]}'.\n"
+        f"{what} is named twice: '{first[1]}' ({first[0].value}) and '{second[1]}' ({second[0].value}).\n"
         "  fix: let one selector name it"
     )
 

@@ -115,9 +115,9 @@ def test_scalars_are_shared_by_all_rows():
         (
             ["history", "hist*"],
             None,
-            r"'history' is named twice: as context by 'history', as context by 'hist\*'",
+            r"'history' is named twice: 'history' \(context\) and 'hist\*' \(context\)",
         ),
-        (["history"], ["history"], "'history' is named twice: as context .* as target"),
+        (["history"], ["history"], r"'history' \(context\) and 'history' \(target\)"),
         (["x[:, :3]", "x[:, [7, 2]]"], None, r"column 2 of 'x' is named twice"),
         (["x[:, :3]"], ["x"], "column 0 of 'x' is named twice"),
         (["x[:, [0, 8]]"], None, "names column 8, but 'x' has 8 columns"),
