@@ -1,0 +1,44 @@
+"""Rows to feed the models of the zoo with."""
+
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from rankopt.zoo.fields import PADDING, Field, Schema
+
+DrawRows = Callable[..., dict[str, Tensor]]
+
+
+def draw(fields: Sequence[Field], rows: int, seed: int = 0) -> dict[str, Tensor]:
+    """Random ids for every field; multi-valued fields get one to `length` values, then padding."""
+    generator = torch.Generator().manual_seed(seed)
+    features = {}
+    for field in fields:
+        shape = (rows, field.length) if field.is_multi_valued else (rows,)
+        ids = torch.randint(1, field.vocabulary, shape, generator=generator)
+        if field.is_multi_valued:
+            filled = torch.randint(1, field.length + 1, (rows, 1), generator=generator)
+            ids = ids.masked_fill(torch.arange(field.length) >= filled, PADDING)
+        features[field.name] = ids
+    return features
+
+
+@pytest.fixture
+def draw_rows() -> DrawRows:
+    return draw
+
+
+@pytest.fixture
+def schema() -> Schema:
+    """A few fields of either role, interleaved, one of them multi-valued."""
+    fields = (
+        Field("user", 23),
+        Field("item", 31),
+        Field("hour", 24),
+        Field("genres", 11, length=3),
+        Field("city", 7),
+        Field("price", 5),
+    )
+    return Schema(fields, context=("user", "hour", "city"), target=("item", "genres", "price"))

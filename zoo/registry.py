@@ -1,0 +1,60 @@
+"""The models by name: what they are called, where they come from, how they are built and trained."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from rankopt.zoo.autoint import AutoInt, AutoIntConfig
+from rankopt.zoo.dcnv2 import DCNv2, DCNv2Config
+from rankopt.zoo.dlrm import DLRM, DLRMConfig
+from rankopt.zoo.dnn import DNN, DNNConfig
+from rankopt.zoo.fields import Field
+from rankopt.zoo.mc_mlcc import MCMLCC, MCMLCCConfig
+from rankopt.zoo.mlcc import MLCC, MLCCConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a model is trained: Adam, early stopping on the validation part.
+
+    `embedding_l2` weighs the squared norm of the embeddings that a row looks up; after `patience` epochs without
+    a better validation log loss training stops.
+    """
+
+    epochs: int = 10
+    batch_size: int = 1024
+    learning_rate: float = 3e-3
+    embedding_l2: float = 1e-5
+    patience: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One model of the zoo; `config` is what `build` is given where the caller has no wish."""
+
+    name: str
+    paper: str
+    config: Any
+    build: Callable[[Sequence[Field], Any], nn.Module]
+    recipe: Recipe = Recipe()
+
+    def model(self, fields: Sequence[Field]) -> nn.Module:
+        """A freshly initialised model over these fields with the default configuration."""
+        return self.build(fields, self.config)
+
+
+ENTRIES: dict[str, Entry] = {
+    entry.name: entry
+    for entry in (
+        Entry("dnn", "Covington et al., RecSys 2016", DNNConfig(), DNN),
+        Entry("dlrm", "Naumov et al., arXiv:1906.00091", DLRMConfig(), DLRM),
+        Entry("dcnv2", "Wang et al., arXiv:2008.13535", DCNv2Config(), DCNv2),
+        Entry("dcnv2_lowrank", "Wang et al., arXiv:2008.13535", DCNv2Config(rank=32), DCNv2),
+        Entry("dcnv2_mix", "Wang et al., arXiv:2008.13535", DCNv2Config(rank=32, experts=4), DCNv2),
+        Entry("autoint", "Song et al., arXiv:1810.11921", AutoIntConfig(), AutoInt),
+        Entry("mlcc", "Yu et al., arXiv:2602.12041", MLCCConfig(), MLCC),
+        Entry("mc_mlcc", "Yu et al., arXiv:2602.12041", MCMLCCConfig(), MCMLCC),
+    )
+}
