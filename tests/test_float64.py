@@ -271,6 +271,15 @@ def test_a_widened_weight_is_freed_after_its_last_use() -> None:
     assert 256 * 256 * 8 <= memory.peak < 2 * 256 * 256 * 8
 
 
+def test_a_broadcast_is_not_widened() -> None:
+    model = Formula(lambda m, ids, x: m.linear.weight.view(1, 12).expand(x.shape[0], 12) * x[:, :1])
+    program, weights = export(model, rows_of(torch.float32))
+    ids, x = rows_of(torch.float32, 20_000)
+    with _PeakStorage() as memory:
+        (scores,) = run_float64(program.graph_module, {**weights, "ids": ids, "x": x})
+    assert scores.nbytes <= memory.peak < 1.5 * scores.nbytes
+
+
 def in_float64(model: nn.Module, ids: Tensor, x: Tensor) -> Tensor:
     """What eager torch computes when whatever names float32 gets float64."""
     wide = copy.deepcopy(model).double()
