@@ -1,0 +1,162 @@
+"""Concatenation: fields side by side, and taking them apart again.
+
+    f(cat(c, t)) = cat(f(c), f(t))        what is context and what is target stays apart, whatever the order of fields
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from rankopt import dims
+from rankopt.algebra import coalesce
+from rankopt.axes import ROW, Group, Rows, Size
+from rankopt.passes.data_movement import unsqueeze
+from rankopt.passes.elementwise import to_dtype
+from rankopt.passes.gather import take
+from rankopt.program import aten
+from rankopt.rules import Refusal, rule
+from rankopt.structure import concatenate
+from rankopt.values import Node, Part, Value, freshen
+from rankopt.workspace import Workspace
+
+
+@rule(aten.cat.default, aten.concat.default, aten.concatenate.default, law="cat(x, y) keeps what is context and what is target apart")
+def cat(w: Workspace, xs: Sequence[Value], dim: int = 0) -> Value:
+    """Parts with explicit positions. Minor axes that all operands share, rows among them, stay outside."""
+    xs = [x for x in xs if not (x.ndim == 1 and x.shape == (0,))]
+    at = xs[0].dim(dim)
+    xs = _one_dtype(w, xs)
+    tail = _common_tail(xs, at)
+    split = [_split_tail(x, at, tail) for x in xs]
+    split = [dims.merge_dim(w, x, at) for x in split]
+    if any(ROW in x.groups[at] for x in split):
+        raise Refusal("rows are concatenated")
+    nodes, groups = _agree(w, split, at)
+    parts: list[Part] = []
+    start = 0
+    for node, x in zip(nodes, split, strict=True):
+        size = x.groups[at][0].size if x.groups[at] else 1
+        parts.append(Part(np.arange(start, start + size, dtype=np.int64), x.groups[at], node))
+        start += size
+    axis = w.axes.fresh(start)
+    node = coalesce(w, concatenate(w, axis, parts))
+    merged = (axis, *(a for group in groups[at + 1 : at + 1 + tail] for a in group))
+    return Value((*groups[:at], merged, *groups[at + 1 + tail :]), node)
+
+
+def _one_dtype(w: Workspace, xs: Sequence[Value]) -> list[Value]:
+    dtype = xs[0].dtype
+    for x in xs[1:]:
+        dtype = torch.promote_types(dtype, x.dtype)
+    return [to_dtype(w, x, dtype) for x in xs]
+
+
+def _common_tail(xs: Sequence[Value], at: int) -> int:
+    """How many minor axes of dim `at` all operands have in common, at least one axis being left to concatenate."""
+    groups = [x.groups[at] for x in xs]
+    tail = 0
+    while all(len(group) > tail for group in groups):
+        minor = [group[-1 - tail] for group in groups]
+        rows = [axis is ROW for axis in minor]
+        longest = all(len(group) > tail + 1 for group in groups)
+        if not (all(rows) or (longest and not any(rows) and len({axis.size for axis in minor}) == 1)):
+            break
+        tail += 1
+    return tail
+
+
+def _split_tail(x: Value, at: int, tail: int) -> Value:
+    group = x.groups[at]
+    cut = len(group) - tail
+    minor = tuple((axis,) for axis in group[cut:])
+    return Value((*x.groups[:at], group[:cut], *minor, *x.groups[at + 1 :]), x.node)
+
+
+def _agree(w: Workspace, xs: Sequence[Value], at: int) -> tuple[list[Node], list[Group]]:
+    """Nodes with common axes in all dims but `at`, under which each keeps its own."""
+    values = [xs[0], *(freshen(w, x) for x in xs[1:])]
+    outer = [Value((*x.groups[:at], (), *x.groups[at + 1 :]), x.node) for x in values]
+    ndim = outer[0].ndim
+    work = list(outer)
+    for dim in range(ndim):
+        present = [i for i, x in enumerate(work) if x.groups[dim]]
+        for _ in range(2):
+            for i in present[1:]:
+                work[present[0]], work[i] = dims.refine(w, work[present[0]], dim, work[i], dim)
+    groups: list[Group] = [next((x.groups[dim] for x in work if x.groups[dim]), ()) for dim in range(ndim)]
+    nodes = [dims.renamed(x, groups) for x in work]
+    xs[:] = [Value((*g.groups[:at], v.groups[at], *g.groups[at + 1 :]), g.node) for g, v in zip(work, values, strict=True)]
+    return nodes, groups
+
+
+@rule(aten.stack.default, law="stack is cat of unsqueezed operands")
+def stack(w: Workspace, xs: Sequence[Value], dim: int = 0) -> Value:
+    """A new dim along which the operands lie."""
+    at = dim % (xs[0].ndim + 1)
+    return cat(w, [unsqueeze(w, x, at) for x in xs], at)
+
+
+# ------------------------------------------------------------------------------------------------------ split
+
+
+@rule(aten.split.sizes, aten.split_with_sizes.default, law="split selects ranges")
+def split_with_sizes(w: Workspace, x: Value, sizes: Sequence[Size], dim: int = 0) -> tuple[Value, ...]:
+    """Ranges of the given sizes."""
+    at = x.dim(dim)
+    if isinstance(x.shape[at], Rows):
+        return _split_rows(w, x, sizes, at)
+    ends = np.cumsum([size for size in sizes if isinstance(size, int)])
+    return tuple(take(w, x, at, np.arange(end - size, end)) for size, end in zip(sizes, ends, strict=True))
+
+
+@rule(aten.split.Tensor, law="split selects ranges")
+def split(w: Workspace, x: Value, size: Size, dim: int = 0) -> tuple[Value, ...]:
+    """Ranges of one size; the last may be shorter."""
+    whole = x.shape[x.dim(dim)]
+    if isinstance(whole, Rows):
+        if not isinstance(size, Rows) or whole.times % size.times:
+            raise Refusal("rows are cut apart")
+        return _split_rows(w, x, [size] * (whole.times // size.times), x.dim(dim))
+    if isinstance(size, Rows):
+        raise Refusal("pieces as long as there are rows")
+    return split_with_sizes(w, x, [min(size, whole - start) for start in range(0, whole, size)], dim)
+
+
+@rule(aten.chunk.default, law="split selects ranges")
+def chunk(w: Workspace, x: Value, chunks: int, dim: int = 0) -> tuple[Value, ...]:
+    """A number of ranges of equal size, the last possibly shorter."""
+    whole = x.shape[x.dim(dim)]
+    if isinstance(whole, Rows):
+        if whole.times % chunks:
+            raise Refusal("rows are cut apart")
+        return split(w, x, Rows(whole.times // chunks), dim)
+    return split(w, x, -(-whole // chunks), dim)
+
+
+@rule(aten.unbind.int, law="unbind selects each place")
+def unbind(w: Workspace, x: Value, dim: int = 0) -> tuple[Value, ...]:
+    """Every place of one dim."""
+    at = x.dim(dim)
+    size = x.shape[at]
+    if isinstance(size, Rows):
+        raise Refusal("rows are taken apart")
+    return tuple(take(w, x, at, np.array([place]), drop=True) for place in range(size))
+
+
+def _split_rows(w: Workspace, x: Value, sizes: Sequence[Size], at: int) -> tuple[Value, ...]:
+    """`[k * R]` in pieces of multiples of R, where the rows are the minor axis (heads split on dim 0)."""
+    group = x.groups[at]
+    counts = [size.times for size in sizes if isinstance(size, Rows)]
+    if group[-1] is not ROW or len(counts) != len(sizes):
+        raise Refusal("rows are cut apart")
+    if len(counts) == 1:
+        return (x,)
+    apart = Value((*x.groups[:at], group[:-1], (ROW,), *x.groups[at + 1 :]), x.node)
+    results: list[Value] = []
+    for count, end in zip(counts, np.cumsum(counts), strict=True):
+        piece = take(w, apart, at, np.arange(end - count, end))
+        results.append(Value((*piece.groups[:at], (*piece.groups[at], ROW), *piece.groups[at + 2 :]), piece.node))
+    return tuple(results)

@@ -1,0 +1,161 @@
+"""Gather: places chosen by a constant index, and embedding lookups.
+
+    x[:, i] keeps what is context and what is target apart; lookup(cat(c, t)) = cat(lookup(c), lookup(t))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from rankopt import dims
+from rankopt.axes import ROW, Group, Rows, Size
+from rankopt.evaluate import force
+from rankopt.operands import Operand, size_of
+from rankopt.program import aten
+from rankopt.rules import Refusal, rule
+from rankopt.structure import pick
+from rankopt.values import Cat, Node, Part, Value, leaf
+from rankopt.workspace import Workspace
+
+
+def take(w: Workspace, x: Value, dim: int, places: np.ndarray[Any, Any], *, drop: bool = False) -> Value:
+    """Constant places of one dim. With `drop` there is one place, and the dim disappears."""
+    group = x.groups[dim]
+    if ROW in group:
+        raise Refusal("rows are selected")
+    keep: tuple[Group, ...] = () if drop else ((),)
+    if len(places) == 1:
+        index = np.asarray(places, dtype=np.int64).reshape(())
+        node = pick(w, x.node, group, index, ()) if group else x.node
+        return Value((*x.groups[:dim], *keep, *x.groups[dim + 1 :]), node)
+    if not len(places):
+        raise Refusal("a dim has no elements")
+    if not group:
+        new: Group = (w.axes.fresh(len(places)),)
+        return Value((*x.groups[:dim], new, *x.groups[dim + 1 :]), x.node)
+    index, new = _as_blocks(w, np.asarray(places, dtype=np.int64), group)
+    return Value((*x.groups[:dim], new, *x.groups[dim + 1 :]), pick(w, x.node, group, index, new))
+
+
+def _as_blocks(w: Workspace, places: np.ndarray[Any, Any], group: Group) -> tuple[np.ndarray[Any, Any], Group]:
+    """Places that are whole blocks of the minor axes keep those axes: a slice of fields stays `(field, width)`."""
+    for keep in range(len(group) - 1, 0, -1):
+        minor = group[-keep:]
+        block = int(np.prod([axis.size for axis in minor]))
+        if len(places) % block:
+            continue
+        blocks = places.reshape(-1, block)
+        if (blocks[:, 0] % block == 0).all() and (blocks == blocks[:, :1] + np.arange(block)).all():
+            major: Group = (w.axes.fresh(len(blocks)),) if len(blocks) > 1 else ()
+            shape = [axis.size for axis in (*major, *minor)]
+            return places.reshape(shape), (*major, *minor)
+    return places, (w.axes.fresh(len(places)),)
+
+
+@rule(aten.select.int, law="select is a constant index")
+def select(w: Workspace, x: Value, dim: int, place: int) -> Value:
+    """One place of a dim, which disappears."""
+    at = x.dim(dim)
+    size = x.shape[at]
+    if isinstance(size, Rows) or isinstance(place, Rows):
+        raise Refusal("a row is selected")
+    return take(w, x, at, np.array([place % size]), drop=True)
+
+
+@rule(aten.slice.Tensor, law="slice is a constant index")
+def slice_(
+    w: Workspace, x: Value, dim: int = 0, start: Size | None = None, end: Size | None = None, step: int = 1
+) -> Value:
+    """A range of a dim; the whole range of rows is no slice at all."""
+    at = x.dim(dim)
+    size = x.shape[at]
+    if isinstance(size, Rows):
+        whole = start in (None, 0) and step == 1 and (end is None or end == size or isinstance(end, int) and end >= 2**62)
+        if not whole:
+            raise Refusal("rows are sliced")
+        return x
+    if isinstance(start, Rows) or isinstance(end, Rows):
+        raise Refusal("a slice as long as there are rows")
+    return take(w, x, at, np.arange(size)[slice(start, end, step)])
+
+
+@rule(aten.narrow.default, law="narrow is a constant index")
+def narrow(w: Workspace, x: Value, dim: int, start: int, length: Size) -> Value:
+    """A range of a dim."""
+    if isinstance(length, Rows):
+        raise Refusal("rows are sliced")
+    return slice_(w, x, dim, start, start + length)
+
+
+@rule(aten.index_select.default, law="x.index_select(dim, i) moves whole places")
+def index_select(w: Workspace, x: Value, dim: int, index: Value) -> Value:
+    """Places named by a constant index."""
+    at = x.dim(dim)
+    return take(w, x, at, _constant(index).reshape(-1) % _int(x.shape[at]))
+
+
+def _constant(index: Value) -> np.ndarray[Any, Any]:
+    if index.known is None:
+        raise Refusal("the index is not a constant")
+    return index.known.numpy()
+
+
+def _int(size: Size) -> int:
+    if isinstance(size, Rows):
+        raise Refusal("rows are selected")
+    return size
+
+
+@rule(aten.index.Tensor, law="advanced indexing with constants picks places of several dims at once")
+def index(w: Workspace, x: Value, indices: Sequence[Value | None]) -> Value:
+    """`x[:, i, j]`: neighbouring dims indexed together, as when a triangle is taken from a Gram matrix."""
+    dims_ = [dim for dim, i in enumerate(indices) if i is not None]
+    if not dims_ or dims_ != list(range(dims_[0], dims_[-1] + 1)):
+        raise Refusal("the indexed dims are not neighbours")
+    arrays = [_constant(i) for i in indices if i is not None]
+    if any(array.dtype == np.bool_ for array in arrays):
+        raise Refusal("a boolean index")
+    shape = [_int(x.shape[dim]) for dim in dims_]
+    arrays = [array % size for array, size in zip(np.broadcast_arrays(*arrays), shape, strict=True)]
+    flat = np.ravel_multi_index(arrays, shape) if len(arrays) > 1 else arrays[0]
+    first, last = dims_[0], dims_[-1]
+    merged: Group = tuple(axis for dim in dims_ for axis in x.groups[dim])
+    joined = Value((*x.groups[:first], merged, *x.groups[last + 1 :]), x.node)
+    if flat.ndim == 0:
+        return take(w, joined, first, flat.reshape(1), drop=True)
+    picked = take(w, joined, first, flat.reshape(-1))
+    if flat.ndim == 1:
+        return picked
+    inner = dims.view(w, Value((picked.groups[first],), picked.node), list(flat.shape))
+    return Value((*picked.groups[:first], *inner.groups, *picked.groups[first + 1 :]), inner.node)
+
+
+@rule(aten.embedding.default, law="lookup(cat(c, t)) = cat(lookup(c), lookup(t))")
+def embedding(w: Workspace, table: Value, ids: Value, padding_idx: int = -1, *_: Any) -> Value:
+    """Rows of a table, context ids once per request. The table itself is shared, never copied."""
+    if any(axis is ROW for axis in table.axes):
+        raise Refusal("the table has rows")
+    table = dims.merge_dim(w, dims.merge_dim(w, table, 0), 1)
+    weight = force(w, table.node)
+    order = [group[0] for group in table.groups if group]
+    if set(weight.axes) != set(order) or len(order) < 2:
+        raise Refusal("the table is constant along one of its dims")
+    tensor = w.program.permute(weight.tensor, [weight.axes.index(axis) for axis in order])
+    width = order[1]
+
+    def look_up(node: Node) -> Node:
+        if isinstance(node, Cat):
+            return Cat(node.axis, tuple(Part(p.positions, p.axes, look_up(p.node)) for p in node.parts))
+        places = force(w, node)
+        axes = (*places.axes, width)
+        shape = tuple(size_of(axis) for axis in axes)
+        rows = w.program.call(aten.embedding.default, tensor, places.tensor, shape=shape, out=weight.dtype)
+        return leaf(Operand(rows, axes))
+
+    fresh = w.axes.fresh(width.size)
+    found = dims.rename_value(Value((*ids.groups, (width,)), look_up(ids.node)), {width: fresh})
+    return found
+

@@ -1,0 +1,334 @@
+"""The algebra of deferred nodes: sums, products with contraction, reductions, elementwise functions.
+
+Every law here is one of three kinds of distribution:
+
+    over Cat        f(cat(a, b)) = cat(f(a), f(b));  a contracted Cat becomes a sum of products
+    over Sum        (a + b) c = a c + b c, kept pending
+    by evaluation   what does not distribute is forced first
+
+All functions take nodes whose axes have already been unified: an axis means the same thing in each of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from functools import reduce as fold
+
+import numpy as np
+
+from rankopt import operands as ops
+from rankopt.axes import Axis, Group, sizes
+from rankopt.contraction import Sketch, cost, sketch
+from rankopt.evaluate import estimate, evaluate, force
+from rankopt.program import Expr, Stage, aten
+from rankopt.structure import concatenate, pick
+from rankopt.values import Cat, Node, Part, Sum, Term, leaf
+from rankopt.workspace import Workspace
+
+
+def part_of(w: Workspace, node: Node, axis: Axis, part: Part) -> Node:
+    """The places of `node` along `axis` that `part` covers, under the part's own axes."""
+    return pick(w, node, (axis,), part.positions.reshape(sizes(part.axes)), part.axes)
+
+
+def _first_cat(nodes: Iterable[Node]) -> Cat | None:
+    return next((node for node in nodes if isinstance(node, Cat)), None)
+
+
+def _distribute(w: Workspace, nodes: Sequence[Node], cat: Cat, law: Callable[[list[Node], Part], Node]) -> list[Part]:
+    """`law` on the nodes' places under each part of `cat`, one of `nodes`."""
+    return [
+        Part(part.positions, part.axes, law([part_of(w, node, cat.axis, part) for node in nodes], part))
+        for part in cat.parts
+    ]
+
+
+# ------------------------------------------------------------------------------------------------------ add, scale
+
+
+def scale(node: Node, factor: float) -> Node:
+    """`factor * node`; the factor stays pending."""
+    if factor == 1.0:
+        return node
+    if isinstance(node, Cat):
+        return Cat(node.axis, tuple(Part(p.positions, p.axes, scale(p.node, factor)) for p in node.parts))
+    terms = node.terms if node.forced is None else (Term((node.forced,)),)
+    return Sum(tuple(Term(t.operands, t.summed, t.coefficient * factor) for t in terms))
+
+
+def add(w: Workspace, x: Node, y: Node) -> Node:
+    """`x + y`, term by term, part by part."""
+    cat = _first_cat((x, y))
+    if cat is not None:
+        parts = _distribute(w, (x, y), cat, lambda nodes, _: add(w, nodes[0], nodes[1]))
+        return concatenate(w, cat.axis, parts)
+    assert isinstance(x, Sum)
+    assert isinstance(y, Sum)
+    return settle(w, (*_terms(x), *_terms(y)))
+
+
+def _terms(node: Sum) -> tuple[Term, ...]:
+    """The terms, or the value where it has already been paid for."""
+    return (Term((node.forced,)),) if node.forced is not None else node.terms
+
+
+def settle(w: Workspace, terms: Sequence[Term]) -> Sum:
+    """A sum in normal form: what need not stay pending is evaluated, what can be merged is merged.
+
+    - a term without rows is evaluated (once per request), unless its value outgrows its factors;
+    - evaluated terms that cover each other's axes are added up;
+    - next to an evaluated rank-3 term that covers all axes, nothing is gained by staying pending.
+    """
+    pending: list[Term] = []
+    done: list[Term] = []
+    for term in terms:
+        simple = len(term.operands) == 1 and not term.summed
+        if simple:
+            done.append(term)
+        elif not w.policy.defer or len(term.operands) > w.limits.operands or _worth_evaluating(w, term):
+            done.append(Term((evaluate(w, term),)))
+        else:
+            pending.append(term)
+    done = _merge(w, done)
+    node = Sum((*done, *pending))
+    if pending and (len(node.terms) > w.limits.terms or _covered(done, node.axes)):
+        return leaf(force(w, node))
+    if len(node.terms) > 1 and not w.policy.defer:
+        return leaf(force(w, node))
+    return node
+
+
+def _worth_evaluating(w: Workspace, term: Term) -> bool:
+    if term.has_rows:
+        return False
+    factors = sum(operand.volume(w.candidates) for operand in term.operands)
+    return Sketch(term.axes, Stage.CONTEXT).volume(w.candidates) <= 2 * factors
+
+
+def _merge(w: Workspace, terms: Sequence[Term]) -> list[Term]:
+    """Adds up evaluated terms when the axes of one contain those of the other and both have rows, or neither."""
+    merged: list[Term] = []
+    for term in sorted(terms, key=lambda term: len(term.axes)):
+        operand = term.operands[0]
+        for i, other in enumerate(merged):
+            if set(other.axes) <= set(term.axes) and other.has_rows == term.has_rows:
+                total = force(w, Sum((other, term)))
+                merged[i] = Term((total,))
+                break
+        else:
+            merged.append(Term((operand,), frozenset(), term.coefficient))
+    return merged
+
+
+def _covered(terms: Iterable[Term], axes: Group) -> bool:
+    return any(term.has_rows and set(axes) <= set(term.axes) for term in terms)
+
+
+# ------------------------------------------------------------------------------------------------------ products
+
+
+def mul(w: Workspace, x: Node, y: Node) -> Node:
+    """`x * y`, elementwise."""
+    return contract(w, x, y, ())
+
+
+def contract(w: Workspace, x: Node, y: Node, summed: Collection[Axis]) -> Node:
+    """The product of `x` and `y`, summed over `summed`: linear, matmul, bmm and einsum of two.
+
+    A Cat along a summed axis becomes a sum over its parts, any other Cat stays one: `Q K^T` of two Cats is a grid of
+    blocks, each with its own rank.
+    """
+    cat = _first_cat((x, y))
+    if cat is None:
+        assert isinstance(x, Sum)
+        assert isinstance(y, Sum)
+        return _contract_sums(w, x, y, frozenset(summed))
+
+    def law(nodes: list[Node], part: Part) -> Node:
+        inner = [a for axis in summed for a in (part.axes if axis is cat.axis else (axis,))]
+        return contract(w, nodes[0], nodes[1], inner)
+
+    parts = _distribute(w, (x, y), cat, law)
+    if cat.axis in summed:
+        return fold(lambda a, b: add(w, a, b), (part.node for part in parts))
+    return concatenate(w, cat.axis, parts)
+
+
+def _contract_sums(w: Workspace, x: Sum, y: Sum, summed: frozenset[Axis]) -> Sum:
+    if not summed and any(_dense(node, x, y) for node in (x, y)):
+        return leaf(ops.pointwise(w, w.program.mul, [force(w, x), force(w, y)]))
+    left, right = _choose(w, x, y, summed)
+    return settle(w, [_product(w, p, q, summed) for p in left for q in right])
+
+
+def _dense(node: Sum, x: Sum, y: Sum) -> bool:
+    """Whether `node` is an evaluated rank-3 tensor over all axes of the product: then nothing is gained by deferring."""
+    operand = node.operand
+    return operand is not None and operand.has_rows and {*x.axes, *y.axes} <= set(operand.axes)
+
+
+def _product(w: Workspace, p: Term, q: Term, summed: frozenset[Axis]) -> Term:
+    """The product of two terms; the axes that each sums on its own must not meet."""
+    clash = q.summed & {axis for operand in p.operands for axis in operand.axes}
+    names = {axis: w.axes.fresh(axis.size) for axis in sorted(clash, key=lambda axis: axis.serial)}
+    right = tuple(operand.rename(names) for operand in q.operands)
+    present = {axis for operand in (*p.operands, *right) for axis in operand.axes}
+    coefficient = p.coefficient * q.coefficient
+    for axis in summed - present:
+        coefficient *= axis.size
+    inner = frozenset(names.get(axis, axis) for axis in q.summed)
+    return Term((*p.operands, *right), p.summed | inner | (summed & present), coefficient)
+
+
+@dataclass(frozen=True, slots=True)
+class _Factor:
+    """One way in which a node can enter a product: as its pending terms, or evaluated first (at a price)."""
+
+    node: Sum
+    forced: bool
+    cost: float
+    products: tuple[tuple[Sketch, ...], ...]
+    summed: frozenset[Axis]
+
+    def terms(self, w: Workspace) -> tuple[Term, ...]:
+        return (Term((force(w, self.node),)),) if self.forced else self.node.terms
+
+
+def _factors(w: Workspace, node: Sum) -> list[_Factor]:
+    operand = node.operand
+    if operand is not None:
+        return [_Factor(node, True, 0.0, ((sketch(operand),),), frozenset())]
+    summed = frozenset().union(*(term.summed for term in node.terms))
+    stage = max(operand.tensor.stage for term in node.terms for operand in term.operands)
+    pending = tuple(tuple(sketch(operand) for operand in term.operands) for term in node.terms)
+    forced = _Factor(node, True, estimate(w, node.terms), ((Sketch(node.axes, stage),),), frozenset())
+    if not w.policy.compose and any(len(term.operands) > 1 for term in node.terms):
+        return [forced]
+    return [_Factor(node, False, 0.0, pending, summed), forced]
+
+
+def _choose(w: Workspace, x: Sum, y: Sum, summed: frozenset[Axis]) -> tuple[Sequence[Term], Sequence[Term]]:
+    """For each factor: multiply its pending terms, or evaluate it first? By price; pending wins a draw."""
+    best: tuple[float, _Factor, _Factor] | None = None
+    for p in _factors(w, x):
+        for q in _factors(w, y):
+            if _too_large(w, p, q):
+                continue
+            price = p.cost + q.cost
+            if summed:
+                gone = summed | p.summed | q.summed
+                price += sum(_price(w, (*a, *b), gone) for a in p.products for b in q.products)
+            elif p.forced or q.forced:
+                price += w.profile.call
+            else:
+                price = 0.0
+            if best is None or price < best[0]:
+                best = price, p, q
+    if best is None:
+        return [Term((force(w, x),))], [Term((force(w, y),))]
+    return best[1].terms(w), best[2].terms(w)
+
+
+def _too_large(w: Workspace, p: _Factor, q: _Factor) -> bool:
+    longest = max(map(len, p.products)) + max(map(len, q.products))
+    many = len(p.products) * len(q.products) > w.limits.terms and not (p.forced and q.forced)
+    return longest > w.limits.operands + 1 or many
+
+
+def _price(w: Workspace, sketches: tuple[Sketch, ...], gone: frozenset[Axis]) -> float:
+    kept = dict.fromkeys(axis for s in sketches for axis in s.axes if axis not in gone)
+    return cost(w, sketches, kept)
+
+
+# ------------------------------------------------------------------------------------------------------ reductions
+
+
+def total(w: Workspace, node: Node, summed: Collection[Axis]) -> Node:
+    """The sum over `summed`. An axis along which a term is constant multiplies it."""
+    if isinstance(node, Cat):
+        if node.axis not in summed:
+            parts = tuple(Part(p.positions, p.axes, total(w, p.node, summed)) for p in node.parts)
+            return concatenate(w, node.axis, parts)
+        rest = [axis for axis in summed if axis is not node.axis]
+        return fold(lambda a, b: add(w, a, b), (total(w, p.node, [*p.axes, *rest]) for p in node.parts))
+    terms: list[Term] = []
+    for term in _terms(node):
+        coefficient = term.coefficient
+        for axis in set(summed) - set(term.axes):
+            coefficient *= axis.size
+        terms.append(Term(term.operands, term.summed | (set(summed) & set(term.axes)), coefficient))
+    return settle(w, terms)
+
+
+# ------------------------------------------------------------------------------------------------------ elementwise
+
+
+def pointwise(w: Workspace, build: Callable[..., Expr], nodes: Sequence[Node]) -> Node:
+    """An elementwise function: it passes through a Cat part by part, and forces a Sum."""
+    cat = _first_cat(nodes)
+    if cat is None:
+        return leaf(ops.pointwise(w, build, [force(w, node) for node in nodes]))
+    parts = _distribute(w, nodes, cat, lambda inner, _: pointwise(w, build, inner))
+    return coalesce(w, concatenate(w, cat.axis, parts))
+
+
+def coalesce(w: Workspace, node: Node) -> Node:
+    """Joins evaluated parts of the same kind (same axes, same stage) into one tensor, so that Cats stay short."""
+    if not isinstance(node, Cat) or len(node.parts) == 1:
+        return node
+    kinds: dict[object, list[Part]] = {}
+    for part in node.parts:
+        operand = part.node.operand if isinstance(part.node, Sum) else None
+        kind: object = id(part)
+        if operand is not None:
+            outer = frozenset(axis for axis in operand.axes if axis not in part.axes)
+            kind = (outer, operand.dtype, operand.has_rows, operand.is_weight)
+        kinds.setdefault(kind, []).append(part)
+    if all(len(group) == 1 for group in kinds.values()):
+        return node
+    return concatenate(w, node.axis, [_fuse(w, group) for group in kinds.values()])
+
+
+def _fuse(w: Workspace, group: list[Part]) -> Part:
+    if len(group) == 1:
+        return group[0]
+    group = sorted(group, key=lambda part: int(part.positions[0]))
+    axis = w.axes.fresh(sum(len(part.positions) for part in group))
+    inner: list[Part] = []
+    start = 0
+    for part in group:
+        places = np.arange(start, start + len(part.positions), dtype=np.int64)
+        inner.append(Part(places, part.axes, part.node))
+        start += len(part.positions)
+    node = leaf(force(w, Cat(axis, tuple(inner))))
+    return Part(np.concatenate([part.positions for part in group]), (axis,), node)
+
+
+def hoist(w: Workspace, node: Node, axes: Collection[Axis]) -> Node:
+    """The same node with its Cats along other axes than `axes` outermost."""
+    outer = _outer_cat(node, axes)
+    if outer is None or outer is node and all(_outer_cat(p.node, axes) is None for p in outer.parts):
+        return node
+    parts = [Part(p.positions, p.axes, hoist(w, part_of(w, node, outer.axis, p), axes)) for p in outer.parts]
+    return Cat(outer.axis, tuple(parts))
+
+
+def _outer_cat(node: Node, axes: Collection[Axis]) -> Cat | None:
+    if isinstance(node, Sum):
+        return None
+    if node.axis not in axes:
+        return node
+    inner = {*axes, *(axis for part in node.parts for axis in part.axes)}
+    return next((cat for part in node.parts if (cat := _outer_cat(part.node, inner)) is not None), None)
+
+
+def within(w: Workspace, node: Node, axes: Collection[Axis], law: Callable[[Node], Node]) -> Node:
+    """Applies `law` to the sub-nodes in which only `axes` are concatenated: softmax and norms work on those."""
+
+    def apply(inner: Node) -> Node:
+        if isinstance(inner, Cat) and inner.axis not in axes:
+            return Cat(inner.axis, tuple(Part(p.positions, p.axes, apply(p.node)) for p in inner.parts))
+        return law(inner)
+
+    return apply(hoist(w, node, axes))

@@ -1,0 +1,282 @@
+"""Contraction order: the optimiser.
+
+A product of several operands can be evaluated pair by pair in any order, and an operand without rows costs once per
+request instead of once per candidate. Choosing the order by cost yields, with no further rule, what hand-written
+rewrites list one by one: the affine fold of a second cross layer, `W diag(c) V` composed once per request, the
+context half of a CIN map, FM pairs folded into the next linear layer.
+
+The search is dynamic programming over subsets (as in opt_einsum's `dp`): exact for the few operands a term may have.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from rankopt import operands as ops
+from rankopt.axes import Axis, Group, Size, group_size, volume
+from rankopt.operands import Operand, size_of
+from rankopt.program import Expr, Stage, aten
+from rankopt.workspace import Workspace
+
+Tree = int | tuple["Tree", "Tree"]
+"""An operand by its number, or the product of two trees."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sketch:
+    """An operand of which only axes and stage matter: enough to price it."""
+
+    axes: Group
+    stage: Stage
+
+    def volume(self, rows: int) -> int:
+        """Number of elements at `rows` candidates."""
+        return volume(self.axes, rows)
+
+
+def sketch(operand: Operand) -> Sketch:
+    """What pricing needs to know of an operand."""
+    return Sketch(operand.axes, operand.tensor.stage)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A plan: the estimated time in nanoseconds, and which operands to multiply first."""
+
+    cost: float
+    tree: Tree
+
+    def __str__(self) -> str:
+        return f"{_show(self.tree)}  ~{self.cost / 1e3:.1f} us"
+
+
+def _show(tree: Tree) -> str:
+    return str(tree) if isinstance(tree, int) else f"({_show(tree[0])} {_show(tree[1])})"
+
+
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """What the axes of two operands do in their product."""
+
+    batch: Group
+    inner: Group
+    left: Group
+    right: Group
+
+
+def roles(x: Group, y: Group, kept: Collection[Axis]) -> Roles:
+    """Axes of both that stay, of both that are summed, of `x` alone, of `y` alone (those that stay)."""
+    return Roles(
+        batch=tuple(axis for axis in x if axis in y and axis in kept),
+        inner=tuple(axis for axis in x if axis in y and axis not in kept),
+        left=tuple(axis for axis in x if axis not in y and axis in kept),
+        right=tuple(axis for axis in y if axis not in x and axis in kept),
+    )
+
+
+# ------------------------------------------------------------------------------------------------------ pricing
+
+
+def pair_cost(w: Workspace, x: Sketch, y: Sketch, kept: Collection[Axis]) -> float:
+    """Estimated nanoseconds of one product. Products of weights are free, but must not outgrow their factors."""
+    r = roles(x.axes, y.axes, kept)
+    n = w.candidates
+    batch, inner, left, right = (volume(group, n) for group in (r.batch, r.inner, r.left, r.right))
+    written = batch * left * right
+    if max(x.stage, y.stage) is Stage.WEIGHT:
+        grows = written > 2 * (x.volume(n) + y.volume(n))
+        return w.profile.gather * written * 4 if grows else 0.0
+    if not r.inner or not (r.left or r.right):
+        return w.profile.call + w.profile.element * written * inner
+    return w.profile.call + w.profile.product(batch, left, right, inner) + _copy_cost(w, x, y, r)
+
+
+def _copy_cost(w: Workspace, x: Sketch, y: Sketch, r: Roles) -> float:
+    """Price of bringing operands into matrix form. Weights are laid out once per model version."""
+    cost = 0.0
+    for operand, outer in ((x, r.left), (y, r.right)):
+        if operand.stage is not Stage.WEIGHT and not _is_matrix(operand.axes, r.batch, outer, r.inner):
+            cost += w.profile.gather * operand.volume(w.candidates)
+    return cost
+
+
+def _is_matrix(axes: Group, *groups: Group) -> bool:
+    """Whether each group lies together and in order in memory, so that it merges into one dim without a copy."""
+    for group in groups:
+        places = [axes.index(axis) for axis in group if axis in axes]
+        if any(b != a + 1 for a, b in pairwise(places)):
+            return False
+    return True
+
+
+def order(w: Workspace, sketches: Sequence[Sketch], kept: Collection[Axis]) -> Order:
+    """The cheapest way to multiply `sketches` and sum every axis that is not in `kept`."""
+    if len(sketches) == 1:
+        return Order(0.0, 0)
+    if not w.policy.compose:
+        return _as_written(w, sketches, kept)
+    full = (1 << len(sketches)) - 1
+    results = {1 << i: _alone(sketches, i, kept) for i in range(len(sketches))}
+    best = {1 << i: Order(0.0, i) for i in range(len(sketches))}
+    for subset in sorted(range(1, full + 1), key=int.bit_count):
+        if subset in best:
+            continue
+        needed = _needed(sketches, full & ~subset, kept)
+        found = Order(math.inf, -1)
+        half = (subset - 1) & subset
+        while half > subset ^ half:
+            x, y = results[half], results[subset ^ half]
+            cost = best[half].cost + best[subset ^ half].cost + pair_cost(w, x, y, needed)
+            if cost < found.cost or found.tree == -1:
+                found = Order(cost, (best[half].tree, best[subset ^ half].tree))
+                results[subset] = _product(x, y, needed)
+            half = (half - 1) & subset
+        best[subset] = found
+    return best[full]
+
+
+def _as_written(w: Workspace, sketches: Sequence[Sketch], kept: Collection[Axis]) -> Order:
+    """The operands multiplied from left to right, as the model wrote them."""
+    tree, cost, result = 0, 0.0, _alone(sketches, 0, kept)
+    merged: Tree = tree
+    for i in range(1, len(sketches)):
+        rest = sum(1 << j for j in range(i + 1, len(sketches)))
+        needed = _needed(sketches, rest, kept)
+        other = _alone(sketches, i, kept)
+        cost += pair_cost(w, result, other, needed)
+        result, merged = _product(result, other, needed), (merged, i)
+    return Order(cost, merged)
+
+
+def _needed(sketches: Sequence[Sketch], others: int, kept: Collection[Axis]) -> set[Axis]:
+    """The axes that a partial product must keep: those of the result, and those that other operands still have."""
+    return set(kept) | {axis for i, s in enumerate(sketches) if others >> i & 1 for axis in s.axes}
+
+
+def _alone(sketches: Sequence[Sketch], i: int, kept: Collection[Axis]) -> Sketch:
+    """Operand i after the sums that concern it alone."""
+    others = ((1 << len(sketches)) - 1) & ~(1 << i)
+    needed = _needed(sketches, others, kept)
+    return Sketch(tuple(axis for axis in sketches[i].axes if axis in needed), sketches[i].stage)
+
+
+def _product(x: Sketch, y: Sketch, kept: Collection[Axis]) -> Sketch:
+    r = roles(x.axes, y.axes, kept)
+    axes = (*r.batch, *r.left, *r.right) if r.inner else ops.merge_axes([x.axes, y.axes])
+    return Sketch(axes, max(x.stage, y.stage))
+
+
+# ------------------------------------------------------------------------------------------------------ writing
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A product that is ready to be written: two operands and the axes to keep."""
+
+    x: Operand
+    y: Operand
+    kept: frozenset[Axis]
+
+
+def plan(w: Workspace, operands: Sequence[Operand], kept: Collection[Axis]) -> Operand | Product:
+    """All products but the last, written in the cheapest order; the last is left to be fused with a sum."""
+    operands = [_sum_alone(w, operands, i, kept) for i in range(len(operands))]
+    if len(operands) == 1:
+        return operands[0]
+    tree = order(w, [sketch(operand) for operand in operands], kept).tree
+    return _write(w, tree, operands, frozenset(kept))
+
+
+def _sum_alone(w: Workspace, operands: Sequence[Operand], i: int, kept: Collection[Axis]) -> Operand:
+    others = {axis for j, operand in enumerate(operands) if j != i for axis in operand.axes}
+    gone = [axis for axis in operands[i].axes if axis not in kept and axis not in others]
+    return ops.reduce(w, aten.sum.dim_IntList, operands[i], gone)
+
+
+def _numbers(tree: Tree) -> set[int]:
+    return {tree} if isinstance(tree, int) else _numbers(tree[0]) | _numbers(tree[1])
+
+
+def _write(w: Workspace, tree: Tree, operands: Sequence[Operand], kept: frozenset[Axis]) -> Operand | Product:
+    if isinstance(tree, int):
+        return operands[tree]
+    sides = [_numbers(side) for side in tree]
+    written: list[Operand] = []
+    for side, numbers in zip(tree, sides, strict=True):
+        outside = {axis for i, o in enumerate(operands) if i not in numbers for axis in o.axes}
+        written.append(multiply(w, _write(w, side, operands, kept | outside)))
+    return Product(written[0], written[1], kept)
+
+
+def multiply(w: Workspace, product: Operand | Product) -> Operand:
+    """Writes one product: elementwise, as dot products, or as one (batched) matrix product."""
+    if isinstance(product, Operand):
+        return product
+    x, y = _rows_first(product.x, product.y)
+    r = roles(x.axes, y.axes, product.kept)
+    if not r.inner:
+        return ops.pointwise(w, w.program.mul, [x, y])
+    if not r.left and not r.right and r.batch:
+        return ops.reduce(w, aten.sum.dim_IntList, ops.pointwise(w, w.program.mul, [x, y]), r.inner)
+    return _unmerge(w, _matrix_product(w, x, y, r), r)
+
+
+def multiply_add(w: Workspace, total: Operand, product: Product, scale: float) -> Operand | None:
+    """`total + scale * product` in one call, where the product is one plain matrix and `total` a row of it or all of it."""
+    x, y = _rows_first(product.x, product.y)
+    r = roles(x.axes, y.axes, product.kept)
+    if r.batch or not r.inner or not (r.left or r.right) or total.dtype != x.dtype:
+        return None
+    r = _in_order(x, y, r)
+    if total.axes == r.right:
+        addend = w.program.view(total.tensor, (group_size(r.right),))
+    elif total.axes == (*r.left, *r.right):
+        addend = w.program.view(total.tensor, (group_size(r.left), group_size(r.right)))
+    else:
+        return None
+    a, b = _matrix(w, x, (), r.left, r.inner), _matrix(w, y, (), r.inner, r.right)
+    kwargs = {} if scale == 1.0 else {"alpha": scale}
+    shape = (a.dims[0], b.dims[1])
+    return _unmerge(w, w.program.call(aten.addmm.default, addend, a, b, shape=shape, out=a.dtype, **kwargs), r)
+
+
+def _rows_first(x: Operand, y: Operand) -> tuple[Operand, Operand]:
+    """The operand with rows on the left (then the one built first): the result keeps its layout."""
+    if (y.has_rows, -y.tensor.serial) > (x.has_rows, -x.tensor.serial):
+        return y, x
+    return x, y
+
+
+def _in_order(x: Operand, y: Operand, r: Roles) -> Roles:
+    """Summed axes in the order in which the operand that is dearer to copy has them in memory."""
+    leading = x if not x.is_weight else y
+    return Roles(r.batch, tuple(axis for axis in leading.axes if axis in r.inner), r.left, r.right)
+
+
+def _matrix_product(w: Workspace, x: Operand, y: Operand, r: Roles) -> Expr:
+    ordered = _in_order(x, y, r)
+    a = _matrix(w, x, ordered.batch, ordered.left, ordered.inner)
+    b = _matrix(w, y, ordered.batch, ordered.inner, ordered.right)
+    target = aten.bmm.default if ordered.batch else aten.mm.default
+    return w.program.call(target, a, b, shape=(*a.dims[:-1], b.dims[-1]), out=a.dtype)
+
+
+def _matrix(w: Workspace, operand: Operand, batch: Group, rows: Group, columns: Group) -> Expr:
+    """The operand as `[batch, rows, columns]` (2-D without a batch), each a merge of its axes."""
+    tensor = ops.arrange(w, operand, (*batch, *rows, *columns))
+    shape: list[Size] = [group_size(batch)] if batch else []
+    return w.program.view(tensor, (*shape, group_size(rows), group_size(columns)))
+
+
+def _unmerge(w: Workspace, tensor: Expr, r: Roles) -> Operand:
+    axes = (*r.batch, *r.left, *r.right)
+    return Operand(w.program.view(tensor, [size_of(axis) for axis in axes]), axes)
+
+
+def cost(w: Workspace, sketches: Sequence[Sketch], kept: Collection[Axis]) -> float:
+    """Estimated nanoseconds of the cheapest order."""
+    return order(w, sketches, kept).cost
+

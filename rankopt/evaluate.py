@@ -1,0 +1,179 @@
+"""Evaluation: from a deferred node to one tensor of the program.
+
+`force` is the fallback of every law: whatever cannot stay pending is computed, over the axes that it really varies
+along, once (the result is remembered on the node), and in the cheapest contraction order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from rankopt import operands as ops
+from rankopt.axes import ROW, Axis, sizes
+from rankopt.contraction import Product, Sketch, cost, multiply, multiply_add, plan, sketch
+from rankopt.operands import Operand
+from rankopt.program import Stage
+from rankopt.values import Cat, Node, Sum, Term
+from rankopt.workspace import Workspace
+
+
+def force(w: Workspace, node: Node) -> Operand:
+    """The value of `node`, dense over the axes along which it varies."""
+    if node.forced is None:
+        if isinstance(node, Cat):
+            node.forced = _join(w, node)
+        else:
+            node.forced = add_up(w, collect(w, node.terms))
+    return node.forced
+
+
+def estimate(w: Workspace, terms: Iterable[Term]) -> float:
+    """Estimated nanoseconds of evaluating `terms` (not of adding them up)."""
+    return sum(cost(w, [sketch(operand) for operand in term.operands], term.axes) for term in terms if not term.is_operand)
+
+
+def evaluate(w: Workspace, term: Term) -> Operand:
+    """The value of one term."""
+    scale, term = _place_coefficient(w, term)
+    result = multiply(w, plan(w, term.operands, term.axes))
+    return Operand(w.program.scale(result.tensor, scale), result.axes)
+
+
+def add_up(w: Workspace, terms: Sequence[Term]) -> Operand:
+    """The sum of `terms`: what is small first, a matrix product fused with what it is added to."""
+    pending: list[tuple[float, Operand | Product]] = []
+    for term in terms:
+        scale, placed = _place_coefficient(w, term)
+        pending.append((scale, plan(w, placed.operands, placed.axes)))
+    pending.sort(key=lambda item: (isinstance(item[1], Product), _rank(item[1])))
+    scale, first = pending[0]
+    total = multiply(w, first)
+    total = Operand(w.program.scale(total.tensor, scale), total.axes)
+    for scale, item in pending[1:]:
+        fused = multiply_add(w, total, item, scale) if isinstance(item, Product) else None
+        total = fused if fused is not None else _add(w, total, multiply(w, item), scale)
+    return total
+
+
+def _rank(item: Operand | Product) -> tuple[bool, int]:
+    axes = item.axes if isinstance(item, Operand) else tuple(item.kept)
+    return ROW in axes, len(axes)
+
+
+def _add(w: Workspace, x: Operand, y: Operand, scale: float) -> Operand:
+    if scale == -1.0:
+        return ops.pointwise(w, w.program.sub, [x, y])
+    return ops.pointwise(w, w.program.add, [x, Operand(w.program.scale(y.tensor, scale), y.axes)])
+
+
+def _place_coefficient(w: Workspace, term: Term) -> tuple[float, Term]:
+    """Moves the coefficient onto a weight or a context operand, where it is paid once; else returns it."""
+    if term.coefficient in (1.0, -1.0) or len(term.operands) == 1:
+        return term.coefficient, Term(term.operands, term.summed)
+    i = min(range(len(term.operands)), key=lambda k: (term.operands[k].tensor.stage, len(term.operands[k].axes)))
+    chosen = term.operands[i]
+    if chosen.tensor.stage is Stage.CANDIDATE:
+        return term.coefficient, Term(term.operands, term.summed)
+    scaled = Operand(w.program.scale(chosen.tensor, term.coefficient), chosen.axes)
+    return 1.0, Term((*term.operands[:i], scaled, *term.operands[i + 1 :]), term.summed)
+
+
+# ------------------------------------------------------------------------------------------------------ collect
+
+
+def collect(w: Workspace, terms: Sequence[Term]) -> list[Term]:
+    """Terms that are linear in the same rank-3 operand become one: their rank-2 cofactors are added up first.
+
+        A x_n + B x_n = (A + B) x_n        one product per candidate instead of two
+    """
+    if not w.policy.compose or len(terms) < 2:
+        return list(terms)
+    groups: dict[tuple[object, ...], list[tuple[Operand, Term]]] = {}
+    result: list[Term] = []
+    for term in terms:
+        split = _linear_in(term)
+        if split is None:
+            result.append(term)
+            continue
+        operand, rest = split
+        key = (operand.tensor.serial, tuple(None if axis in term.summed else axis for axis in operand.axes))
+        groups.setdefault(key, []).append((operand, rest))
+    for members in groups.values():
+        joined = _join_cofactors(w, members) if len(members) > 1 else None
+        result.extend([joined] if joined is not None else [_restore(*member) for member in members])
+    return result
+
+
+def _linear_in(term: Term) -> tuple[Operand, Term] | None:
+    """The only rank-3 operand of a product, and the rest of it."""
+    with_rows = [operand for operand in term.operands if operand.has_rows]
+    if len(with_rows) != 1 or len(term.operands) < 2:
+        return None
+    rest = tuple(operand for operand in term.operands if operand is not with_rows[0])
+    return with_rows[0], Term(rest, term.summed, term.coefficient)
+
+
+def _restore(operand: Operand, rest: Term) -> Term:
+    return Term((operand, *rest.operands), rest.summed, rest.coefficient)
+
+
+def _join_cofactors(w: Workspace, members: Sequence[tuple[Operand, Term]]) -> Term | None:
+    """One term for all `members`, if its cofactors are cheaper to compute than the products they save."""
+    first = members[0][0]
+    apart = estimate(w, (_restore(*member) for member in members))
+    cofactors: list[Term] = []
+    for operand, rest in members:
+        names = {old: new for old, new in zip(operand.axes, first.axes, strict=True) if old != new}
+        if any(new in o.axes for o in rest.operands for new in names.values()):
+            return None
+        operands = tuple(o.rename(names) for o in rest.operands)
+        cofactors.append(Term(operands, rest.summed - set(operand.axes), rest.coefficient))
+    summed = members[0][1].summed & set(first.axes)
+    total = _sketch_of(cofactors)
+    kept = [axis for axis in dict.fromkeys((*first.axes, *total.axes)) if axis not in summed]
+    together = estimate(w, cofactors) + cost(w, [sketch(first), total], kept)
+    if together >= apart:
+        return None
+    return Term((first, add_up(w, cofactors)), summed)
+
+
+def _sketch_of(terms: Sequence[Term]) -> Sketch:
+    axes = tuple(dict.fromkeys(axis for term in terms for axis in term.axes))
+    return Sketch(axes, max(operand.tensor.stage for term in terms for operand in term.operands))
+
+
+# ------------------------------------------------------------------------------------------------------ Cat
+
+
+def _join(w: Workspace, cat: Cat) -> Operand:
+    """Physical concatenation; places that the parts hold out of order are put right by one gather."""
+    parts = sorted(cat.parts, key=lambda part: int(part.positions[0]))
+    forced = [force(w, part.node) for part in parts]
+    order = ops.merge_axes([tuple(a for a in o.axes if a not in p.axes) for p, o in zip(parts, forced, strict=True)])
+    order = _place_axis(cat.axis, order, [(p.axes, o.axes) for p, o in zip(parts, forced, strict=True)])
+    at = order.index(cat.axis)
+    tensors = []
+    for part, operand in zip(parts, forced, strict=True):
+        inner = (*order[:at], *part.axes, *order[at + 1 :])
+        shape = [ops.size_of(axis) for axis in order]
+        shape[at] = int(np.prod(sizes(part.axes)))
+        tensors.append(w.program.view(ops.expand(w, operand, inner), shape))
+    tensor = w.program.cat(tensors, at)
+    positions = np.concatenate([part.positions for part in parts])
+    if not np.array_equal(positions, np.arange(cat.axis.size)):
+        tensor = w.program.index_select(tensor, at, np.argsort(positions))
+    return Operand(tensor, order)
+
+
+def _place_axis(axis: Axis, order: tuple[Axis, ...], parts: Sequence[tuple[tuple[Axis, ...], ...]]) -> tuple[Axis, ...]:
+    """Puts the concatenated axis where the largest part has its own."""
+    for own, axes in sorted(parts, key=lambda part: -len(part[1])):
+        inside = [a for a in own if a in axes]
+        if inside:
+            after = [a for a in axes[axes.index(inside[-1]) + 1 :] if a in order]
+            at = order.index(after[0]) if after else len(order)
+            return (*order[:at], axis, *order[at:])
+    at = 1 if order[:1] == (ROW,) else 0
+    return (*order[:at], axis, *order[at:])

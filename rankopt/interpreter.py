@@ -1,0 +1,228 @@
+"""The interpreter: runs the captured graph once, on deferred values instead of tensors.
+
+For each node it asks the rule table; a rule that is missing or refuses leaves the op as the model wrote it, on tiled
+rows ("opaque"). Every node is labelled with what was found out about it, and every refusal is logged with its reason.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx
+from torch.utils import _pytree as pytree
+
+import rankopt.passes  # noqa: F401  registers the rules
+from rankopt.axes import ROW, Rows, Shape
+from rankopt.dims import from_tensor
+from rankopt.evaluate import force
+from rankopt.labels import Label, label_of, opaque_label
+from rankopt.materialise import to_tensor
+from rankopt.program import Expr, Origin, aten
+from rankopt.rules import RULES, Refusal, Rule
+from rankopt.sizes import symbolic_size
+from rankopt.values import Value, leaves
+from rankopt.workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """A tensor whose rows are not one plain dim (folded, squared, data-dependent): only opaque ops can read it."""
+
+    tensor: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What happened to one node: the rule that was applied, or why it was not."""
+
+    node: str
+    op: str
+    rule: str = ""
+    refusal: str = ""
+
+
+@dataclass(slots=True)
+class Interpretation:
+    """The result: output values, a label per node, the decisions."""
+
+    outputs: list[Expr]
+    output_has_rows: list[bool]
+    labels: dict[str, Label] = field(default_factory=dict[str, Label])
+    values: dict[str, Value] = field(default_factory=dict[str, Value])
+    decisions: list[Decision] = field(default_factory=list[Decision])
+
+
+class Interpreter(fx.Interpreter):
+    """Interprets an ATen graph over deferred values. `inputs`: the value of every placeholder, by node name."""
+
+    def __init__(self, w: Workspace, graph_module: fx.GraphModule, rows: Any, disabled: frozenset[str]) -> None:
+        super().__init__(graph_module)
+        self.w = w
+        self.rows = rows
+        self.disabled = disabled
+        self.result = Interpretation([], [])
+        self._node: fx.Node | None = None
+
+    def interpret(self, inputs: Mapping[str, Value | Raw]) -> Interpretation:
+        """Runs the graph."""
+        placeholders = [node.name for node in self.module.graph.nodes if node.op == "placeholder"]
+        outputs = self.run(*(inputs[name] for name in placeholders), enable_io_processing=False)
+        self.w.program.origin = Origin("output", "output")
+        for value in pytree.tree_leaves(outputs, is_leaf=_is_value):
+            self.result.outputs.append(self._tensor(value))
+            has_rows = isinstance(value, Raw) or (isinstance(value, Value) and ROW in value.axes)
+            self.result.output_has_rows.append(has_rows)
+        return self.result
+
+    def run_node(self, n: fx.Node) -> Any:
+        """One node: a size, or a value by rule or as it is."""
+        self._node = n
+        meta = n.meta.get("val")
+        if n.op == "call_function" and isinstance(meta, torch.SymInt | torch.SymBool | torch.SymFloat | int | bool | float):
+            return self._scalar(n, meta)
+        result = super().run_node(n)
+        if n.op == "call_function" and isinstance(result, Value):
+            if self.w.policy.settle and self._read_by_nonlinear(n):
+                for sum_ in leaves(result.node):
+                    if sum_.operand is None:
+                        force(self.w, sum_)
+            self.result.values[n.name] = result
+            self.result.labels[n.name] = label_of(result, opaque=self.result.decisions[-1].refusal != "")
+        elif isinstance(result, Value):
+            self.result.values[n.name] = result
+            self.result.labels[n.name] = label_of(result)
+        elif isinstance(result, Raw):
+            self.result.labels[n.name] = opaque_label(result.tensor.inputs)
+        return result
+
+    def _read_by_nonlinear(self, n: fx.Node) -> bool:
+        users = [user for user in n.users if user.op == "call_function"]
+        return len(users) > 1 and any(_forces(user.target) for user in users)
+
+    def _scalar(self, n: fx.Node, meta: Any) -> Any:
+        size = symbolic_size(meta, self.rows)
+        if size is not None:
+            return size
+        args, kwargs = self.fetch_args_kwargs_from_env(n)
+        args, kwargs = self._tensors((args, kwargs))
+        return self.w.program.call(n.target, *args, shape=None, out=torch.int64, **kwargs)
+
+    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """One op."""
+        if target is operator.getitem and isinstance(args[0], tuple | list):
+            self._log(str(target), rule="getitem")
+            return args[0][args[1]]
+        known = self._known(target, args, kwargs)
+        if known is not None:
+            self._log(str(target), rule="constant")
+            return known
+        rule = RULES.get(target)
+        try:
+            if rule is None:
+                raise Refusal(f"no rule for {target}")
+            self._check_enabled(rule, (args, kwargs))
+            self.w.program.origin = Origin(self._name(), rule.name)
+            result = rule.apply(self.w, *args, **kwargs)
+            self._log(str(target), rule=rule.name)
+            return result
+        except Refusal as refusal:
+            self._log(str(target), refusal=str(refusal))
+            self.w.program.origin = Origin(self._name(), "opaque")
+            return self._opaque(target, args, kwargs)
+
+    def _check_enabled(self, rule: Rule, arguments: Any) -> None:
+        leaves_ = pytree.tree_leaves(arguments, is_leaf=_is_value)
+        if any(isinstance(leaf, Raw | Expr) for leaf in leaves_):
+            raise Refusal("its rows are not one plain dim")
+        if self.w.policy.unchanged:
+            raise Refusal("the model is left unchanged")
+        values = [leaf for leaf in leaves_ if isinstance(leaf, Value)]
+        if rule.family in self.disabled and any(value.node.has_rows for value in values):
+            raise Refusal(f"pass {rule.family} is switched off")
+
+    def _known(self, target: Any, args: Any, kwargs: Any) -> Value | None:
+        """Integer and boolean constants are computed at once: they are indices and masks that laws look into."""
+        values = [leaf for leaf in pytree.tree_leaves((args, kwargs), is_leaf=_is_value)]
+        if any(isinstance(leaf, Rows | Raw | Expr) for leaf in values) or not isinstance(target, torch._ops.OpOverload):
+            return None
+        tensors = [leaf for leaf in values if isinstance(leaf, Value)]
+        meta = self._node.meta.get("val") if self._node else None
+        if not isinstance(meta, torch.Tensor) or meta.dtype.is_floating_point or meta.numel() > 1 << 20:
+            return None
+        if any(value.known is None for value in tensors) or torch.Tag.nondeterministic_seeded in target.tags:
+            return None
+        args, kwargs = pytree.tree_map(lambda a: a.known if isinstance(a, Value) else a, (args, kwargs), is_leaf=_is_value)
+        with torch.no_grad():
+            result = target(*args, **{**kwargs, **({"device": "cpu"} if "device" in kwargs else {})})
+        return constant_value(self.w, result)
+
+    def _opaque(self, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The op as it stands in the model, on tiled rows."""
+        args, kwargs = self._tensors((args, kwargs))
+        meta = self._node.meta.get("val") if self._node else None
+        if isinstance(meta, torch.Tensor):
+            return self._wrap(self._emit(target, args, kwargs, meta), meta)
+        whole = self.w.program.call(target, *args, shape=None, out=torch.float32, **kwargs)
+        results = []
+        for i, item in enumerate(meta if isinstance(meta, tuple | list) else ()):
+            if not isinstance(item, torch.Tensor):
+                results.append(None)
+                continue
+            results.append(self._wrap(self._emit(operator.getitem, (whole, i), {}, item), item))
+        return tuple(results)
+
+    def _emit(self, target: Callable[..., Any], args: Any, kwargs: Any, meta: torch.Tensor) -> Expr:
+        shape = self._shape(meta)
+        return self.w.program.call(target, *args, shape=shape, out=meta.dtype, **kwargs)
+
+    def _shape(self, meta: torch.Tensor) -> Shape:
+        found = [symbolic_size(size, self.rows) for size in meta.shape]
+        return tuple(Rows() if size is None else size for size in found)
+
+    def _wrap(self, tensor: Expr, meta: torch.Tensor) -> Value | Raw:
+        found = [symbolic_size(size, self.rows) for size in meta.shape]
+        plain = [size for size in found if isinstance(size, int) or size == Rows()]
+        if len(plain) < len(found) or found.count(Rows()) > 1:
+            return Raw(tensor)
+        return from_tensor(self.w, tensor)
+
+    def _tensors(self, arguments: Any) -> Any:
+        def convert(leaf: Any) -> Any:
+            if isinstance(leaf, Rows):
+                return self.w.program.size(leaf)
+            return self._tensor(leaf) if isinstance(leaf, Value | Raw) else leaf
+
+        return pytree.tree_map(convert, arguments, is_leaf=lambda leaf: _is_value(leaf) or isinstance(leaf, Rows))
+
+    def _tensor(self, value: Value | Raw) -> Expr:
+        return value.tensor if isinstance(value, Raw) else to_tensor(self.w, value)
+
+    def _name(self) -> str:
+        return self._node.name if self._node else ""
+
+    def _log(self, op: str, rule: str = "", refusal: str = "") -> None:
+        self.result.decisions.append(Decision(self._name(), op, rule, refusal))
+
+
+def _is_value(leaf: Any) -> bool:
+    return isinstance(leaf, Value | Raw | Rows | Expr)
+
+
+def _forces(target: Any) -> bool:
+    """Whether a reader of this kind evaluates what it reads."""
+    rule = RULES.get(target)
+    if rule is None:
+        return True
+    if target in (aten.add.Tensor, aten.mul.Tensor, aten.mul.Scalar, aten.add.Scalar):
+        return False
+    return rule.family in ("elementwise", "normalization", "softmax")
+
+
+def constant_value(w: Workspace, tensor: torch.Tensor) -> Value:
+    """A small tensor known when compiling, as a value."""
+    value = from_tensor(w, w.program.constant(tensor))
+    return Value(value.groups, value.node, tensor)

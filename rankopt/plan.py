@@ -1,0 +1,142 @@
+"""Plans: the model interpreted under several policies, and the cheapest program kept.
+
+Local decisions cannot be trusted alone: what pays in one model fragments another. Interpreting is cheap, so every policy
+is tried, each program is priced as a whole, and "leave the model unchanged" is always among them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from rankopt import cost
+from rankopt.axes import ROW, Rows
+from rankopt.capture import CapturedModel, ModelInput
+from rankopt.dims import from_tensor, renamed
+from rankopt.errors import RolesError
+from rankopt.interpreter import Interpretation, Interpreter
+from rankopt.passes import NAMES
+from rankopt.program import Expr, Origin, Stage, reachable
+from rankopt.selectors import InputRole, Role
+from rankopt.structure import concatenate
+from rankopt.values import Part, Value
+from rankopt.workspace import Policy, Workspace
+
+FULL = Policy("full")
+EAGER_USERS = Policy("full, shared values pending", settle=False)
+SPLIT = Policy("split only", compose=False)
+DENSE = Policy("no pending sums", defer=False, compose=False)
+UNCHANGED = Policy("unchanged", unchanged=True, defer=False, compose=False)
+
+POLICIES: tuple[Policy, ...] = (FULL, EAGER_USERS, SPLIT, DENSE, UNCHANGED)
+"""In the order in which a draw is decided."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One program for the model: what is computed when, and what it costs at `candidates` candidates."""
+
+    policy: Policy
+    candidates: int
+    workspace: Workspace = field(repr=False)
+    interpretation: Interpretation = field(repr=False)
+    exprs: list[Expr] = field(repr=False)
+    flops: cost.Flops
+    time: float
+
+    @property
+    def outputs(self) -> list[Expr]:
+        """The expressions of the model's outputs."""
+        return self.interpretation.outputs
+
+    def __str__(self) -> str:
+        return f"{self.policy.name}: {self.flops.at(self.candidates) / 1e6:.2f} MFLOP, ~{self.time / 1e3:.0f} us"
+
+
+def interpret(
+    captured: CapturedModel,
+    roles: Sequence[InputRole],
+    candidates: int,
+    policy: Policy = FULL,
+    passes: Collection[str] | None = None,
+) -> Plan:
+    """The program that `policy` leads to. `passes` names the passes that may be used (all by default).
+
+    Raises RolesError for a pass that does not exist.
+    """
+    disabled = _disabled(passes)
+    w = Workspace(candidates, policy)
+    inputs: dict[str, Value] = {}
+    for item, role in zip(captured.inputs, roles, strict=True):
+        w.program.origin = Origin(item.placeholder, "input")
+        inputs[item.placeholder] = _input(w, item, role if policy.share else _as_target(role))
+    for weight in captured.weights:
+        value = from_tensor(w, w.program.weight(weight.name, weight.tensor))
+        known = weight.tensor if not weight.tensor.dtype.is_floating_point and not weight.is_parameter else None
+        inputs[weight.placeholder] = Value(value.groups, value.node, known.cpu() if known is not None else None)
+    interpretation = Interpreter(w, captured.graph_module, captured.rows, disabled).interpret(inputs)
+    exprs = reachable(interpretation.outputs)
+    time = cost.total_time(exprs, candidates, w.profile)
+    return Plan(policy, candidates, w, interpretation, exprs, cost.flops(exprs), time)
+
+
+def alternatives(
+    captured: CapturedModel,
+    roles: Sequence[InputRole],
+    candidates: int,
+    passes: Collection[str] | None = None,
+    policies: Sequence[Policy] = POLICIES,
+) -> list[Plan]:
+    """The plans of all policies, the cheapest first; of equals, the one listed first."""
+    plans = [interpret(captured, roles, candidates, policy, passes) for policy in policies]
+    return sorted(plans, key=lambda plan: plan.time)
+
+
+def _disabled(passes: Collection[str] | None) -> frozenset[str]:
+    if passes is None:
+        return frozenset()
+    unknown = [name for name in passes if name not in NAMES]
+    if unknown:
+        raise RolesError(f"no pass is named {', '.join(unknown)}; the passes are {', '.join(NAMES)}")
+    return frozenset(NAMES) - frozenset(passes)
+
+
+def _as_target(role: InputRole) -> InputRole:
+    return InputRole(role.name, Role.TARGET)
+
+
+def _input(w: Workspace, item: ModelInput, role: InputRole) -> Value:
+    """The value of an input: context without rows, target with them, a packed tensor as a Cat of both."""
+    if not item.shape:
+        return from_tensor(w, w.program.input(item.name, (), item.dtype, Stage.CONTEXT))
+    rest = item.shape[1:]
+    logical = (Rows(), *rest)
+    if role.role is Role.TARGET:
+        return from_tensor(w, w.program.input(item.name, logical, item.dtype, Stage.CANDIDATE), logical)
+    if role.role is Role.CONTEXT:
+        return from_tensor(w, w.program.input(item.name, (1, *rest), item.dtype, Stage.CONTEXT), logical)
+    return _packed(w, item, role)
+
+
+def _packed(w: Workspace, item: ModelInput, role: InputRole) -> Value:
+    whole = from_tensor(w, w.program.input(item.name, (1, *item.shape[1:]), item.dtype, Stage.CONTEXT))
+    axis = w.axes.fresh(item.shape[1])
+    parts: list[Part] = []
+    for columns, rows, stage in (
+        (role.context_columns, 1, Stage.CONTEXT),
+        (role.target_columns, Rows(), Stage.CANDIDATE),
+    ):
+        shape = (rows, len(columns), *item.shape[2:])
+        logical = (Rows(), *shape[1:])
+        value = from_tensor(w, w.program.input(item.name, shape, item.dtype, stage), logical)
+        node = renamed(Value(((), (), *value.groups[2:]), value.node), ((), (), *whole.groups[2:]))
+        parts.append(Part(np.array(columns, dtype=np.int64), value.groups[1], node))
+    return Value(((ROW,), (axis,), *whole.groups[2:]), concatenate(w, axis, parts))
+
+
+def weights_by_name(captured: CapturedModel) -> Mapping[str, torch.Tensor]:
+    """The model's own tensors by their names."""
+    return {weight.name: weight.tensor for weight in captured.weights}

@@ -1,0 +1,310 @@
+"""The program that is being written: a hash-consed graph of ATen calls.
+
+Rules never compute anything; they ask `Program.call` for an expression and get an `Expr`, a node of a graph that grows
+as the model is interpreted. Three properties do most of the compiler's classical work:
+
+- the same call on the same operands is the same `Expr` (common subexpressions exist once, by construction);
+- an `Expr` that no output reaches is never emitted (dead code does not exist, and trying an alternative costs nothing);
+- every `Expr` knows its `Stage`, the earliest moment at which it can run, as the join of its operands' stages.
+
+Sizes that count candidates are `Rows(k)`; everything else is an int.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+import torch
+
+from rankopt.axes import Rows, Shape, Size
+
+aten = torch.ops.aten
+
+
+class Stage(IntEnum):
+    """When a value can be computed. The stage of a result is the maximum over its operands."""
+
+    WEIGHT = 0
+    """From parameters only: once per model version."""
+    CONTEXT = 1
+    """From context inputs: once per request."""
+    CANDIDATE = 2
+    """From target inputs, or from their number: once per candidate."""
+
+
+class Leaf(IntEnum):
+    """What an expression without operands stands for."""
+
+    INPUT = 0
+    WEIGHT = 1
+    CONSTANT = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where an expression comes from: the node of the captured graph, and the rule that was at work."""
+
+    node: str = ""
+    rule: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Expr:
+    """One call of the emitted program. Compared by identity, ordered by `serial`.
+
+    `shape` is None for a call that returns several tensors, and for a scalar (a size).
+    """
+
+    serial: int
+    target: Callable[..., Any] | Leaf
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    shape: Shape | None
+    dtype: torch.dtype
+    stage: Stage
+    inputs: frozenset[str]
+    origin: Origin
+
+    def __repr__(self) -> str:
+        return f"%{self.serial}:{self.shape}"
+
+    @property
+    def dims(self) -> Shape:
+        """The shape, of an expression that is one tensor."""
+        if self.shape is None:
+            raise TypeError(f"{self.target} does not return one tensor")
+        return self.shape
+
+
+def operands(value: Any) -> Iterator[Expr]:
+    """All expressions in an argument, however nested."""
+    if isinstance(value, Expr):
+        yield value
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from operands(item)
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from operands(item)
+
+
+def _key(value: Any) -> Any:
+    """A hashable stand-in for an argument: 1, 1.0 and True differ, and so do -0.0 and 0.0."""
+    if isinstance(value, Expr):
+        return ("%", value.serial)
+    if isinstance(value, tuple | list):
+        return tuple(_key(item) for item in value)
+    if isinstance(value, dict):
+        return tuple(sorted((name, _key(item)) for name, item in value.items()))
+    return (type(value).__name__, repr(value))
+
+
+@dataclass(slots=True)
+class Program:
+    """A growing graph of expressions. `origin` labels what is built from now on."""
+
+    origin: Origin = Origin()
+    constants: dict[str, torch.Tensor] = field(default_factory=dict[str, torch.Tensor])
+    _memo: dict[Any, Expr] = field(default_factory=dict[Any, Expr])
+    _row_source: tuple[Expr, int] | None = None
+
+    # -------------------------------------------------------------------------------------------------- leaves
+
+    def input(self, name: str, shape: Shape, dtype: torch.dtype, stage: Stage) -> Expr:
+        """A tensor of the request: of its context (`Stage.CONTEXT`) or of its targets (`Stage.CANDIDATE`)."""
+        expr = self._make(Leaf.INPUT, (name, int(stage)), {}, shape, dtype, stage, frozenset([name]))
+        for dim, size in enumerate(shape):
+            if isinstance(size, Rows) and size.times == 1 and self._row_source is None:
+                self._row_source = (expr, dim)
+        return expr
+
+    def weight(self, name: str, tensor: torch.Tensor) -> Expr:
+        """A parameter or buffer of the model, by its original name."""
+        return self._make(Leaf.WEIGHT, (name,), {}, tuple(tensor.shape), tensor.dtype, Stage.WEIGHT, frozenset())
+
+    def constant(self, array: np.ndarray[Any, Any] | torch.Tensor) -> Expr:
+        """A small tensor that the compiler made, such as an index. Equal contents are one expression."""
+        tensor = torch.from_numpy(np.ascontiguousarray(array)) if isinstance(array, np.ndarray) else array
+        raw = tensor.detach().contiguous()
+        data = raw.view(torch.uint8) if raw.ndim else raw.reshape(1).view(torch.uint8)
+        key = (Leaf.CONSTANT, str(tensor.dtype), tuple(tensor.shape), data.numpy().tobytes())
+        if key not in self._memo:
+            name = f"constant_{len(self.constants)}"
+            self.constants[name] = raw
+            shape = tuple(tensor.shape)
+            expr = self._make(Leaf.CONSTANT, (name,), {}, shape, tensor.dtype, Stage.WEIGHT, frozenset())
+            self._memo[key] = expr
+        return self._memo[key]
+
+    # -------------------------------------------------------------------------------------------------- calls
+
+    def call(
+        self,
+        target: Callable[..., Any],
+        *args: Any,
+        shape: Shape | None,
+        out: torch.dtype,
+        **kwargs: Any,
+    ) -> Expr:
+        """The expression `target(*args, **kwargs)`, whose result has `shape` and the element type `out`."""
+        used = list(operands((args, kwargs)))
+        stage = max((expr.stage for expr in used), default=Stage.WEIGHT)
+        inputs = frozenset[str]().union(*(expr.inputs for expr in used))
+        return self._make(target, args, kwargs, shape, out, stage, inputs)
+
+    def _make(
+        self,
+        target: Callable[..., Any] | Leaf,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        shape: Shape | None,
+        dtype: torch.dtype,
+        stage: Stage,
+        inputs: frozenset[str],
+    ) -> Expr:
+        key = (target, _key(args), _key(kwargs))
+        if key not in self._memo:
+            serial = len(self._memo)
+            self._memo[key] = Expr(serial, target, args, kwargs, shape, dtype, stage, inputs, self.origin)
+        return self._memo[key]
+
+    def row_count(self, times: int = 1) -> Expr:
+        """The scalar `times * N`, read off a target input."""
+        if self._row_source is None:
+            raise ValueError("no target input has rows")
+        source, dim = self._row_source
+        count = self.call(aten.sym_size.int, source, dim, shape=None, out=torch.int64)
+        if times == 1:
+            return count
+        return self.call(operator.mul, count, times, shape=None, out=torch.int64)
+
+    def size(self, size: Size) -> Any:
+        """A size as an argument of a call: an int, or the scalar expression for a multiple of N."""
+        return self.row_count(size.times) if isinstance(size, Rows) else size
+
+    # -------------------------------------------------------------------------------------------------- data movement
+
+    def view(self, x: Expr, shape: Sequence[Size]) -> Expr:
+        """`reshape`; the dim that counts rows is left for the run time to find (`-1`)."""
+        if tuple(shape) == x.dims:
+            return x
+        if x.target is aten.reshape.default:
+            return self.view(x.args[0], shape)
+        sizes = [-1 if isinstance(size, Rows) else size for size in shape]
+        if sizes.count(-1) > 1:
+            sizes = [self.size(size) for size in shape]
+        return self.call(aten.reshape.default, x, sizes, shape=tuple(shape), out=x.dtype)
+
+    def permute(self, x: Expr, order: Sequence[int]) -> Expr:
+        """`permute`; permutations compose, and the identity is nothing."""
+        if x.target is aten.permute.default:
+            return self.permute(x.args[0], [x.args[1][dim] for dim in order])
+        if list(order) == sorted(order):
+            return x
+        shape = tuple(x.dims[dim] for dim in order)
+        return self.call(aten.permute.default, x, list(order), shape=shape, out=x.dtype)
+
+    def expand(self, x: Expr, shape: Sequence[Size]) -> Expr:
+        """Broadcast to `shape`, physically a stride of zero."""
+        if tuple(shape) == x.dims:
+            return x
+        sizes = [-1 if new == old else self.size(new) for new, old in zip(shape, x.dims, strict=True)]
+        return self.call(aten.expand.default, x, sizes, shape=tuple(shape), out=x.dtype)
+
+    def index_select(self, x: Expr, dim: int, index: np.ndarray[Any, Any]) -> Expr:
+        """The places `index` of `dim`: nothing, a slice, or a gather."""
+        size, count = x.dims[dim], len(index)
+        shape = (*x.dims[:dim], count, *x.dims[dim + 1 :])
+        first = int(index[0]) if count else 0
+        if count and np.array_equal(index, np.arange(first, first + count)):
+            if count == size:
+                return x
+            return self.call(aten.slice.Tensor, x, dim, first, first + count, shape=shape, out=x.dtype)
+        places = self.constant(index.astype(np.int64))
+        return self.call(aten.index_select.default, x, dim, places, shape=shape, out=x.dtype)
+
+    def cat(self, xs: Sequence[Expr], dim: int) -> Expr:
+        """Concatenation along `dim`, of which no operand counts rows."""
+        if len(xs) == 1:
+            return xs[0]
+        total = sum(_int(x.dims[dim]) for x in xs)
+        shape = (*xs[0].dims[:dim], total, *xs[0].dims[dim + 1 :])
+        return self.call(aten.cat.default, list(xs), dim, shape=shape, out=xs[0].dtype)
+
+    # -------------------------------------------------------------------------------------------------- arithmetic
+
+    def pointwise(self, target: Callable[..., Any], *args: Any, out: torch.dtype | None = None, **kw: Any) -> Expr:
+        """An elementwise call; shapes broadcast as torch's do. `out` defaults to the promoted type of the operands."""
+        tensors = list(operands((args, kw)))
+        shape = broadcast_shape([tensor.dims for tensor in tensors])
+        if out is None:
+            out = tensors[0].dtype
+            for tensor in tensors[1:]:
+                out = torch.promote_types(out, tensor.dtype)
+        return self.call(target, *args, shape=shape, out=out, **kw)
+
+    def mul(self, x: Expr, y: Expr | float) -> Expr:
+        """`x * y`."""
+        return self.pointwise(aten.mul.Tensor, x, y) if isinstance(y, Expr) else self.scale(x, y)
+
+    def add(self, x: Expr, y: Expr) -> Expr:
+        """`x + y`."""
+        return self.pointwise(aten.add.Tensor, x, y)
+
+    def sub(self, x: Expr, y: Expr) -> Expr:
+        """`x - y`."""
+        return self.pointwise(aten.sub.Tensor, x, y)
+
+    def scale(self, x: Expr, factor: float) -> Expr:
+        """`x * factor`, of the dtype of x."""
+        if factor == 1.0:
+            return x
+        if factor == -1.0:
+            return self.pointwise(aten.neg.default, x)
+        return self.pointwise(aten.mul.Scalar, x, factor)
+
+    def reduce(self, target: Callable[..., Any], x: Expr, dims: Sequence[int]) -> Expr:
+        """`sum`, `mean` or `amax` over `dims`, which disappear."""
+        shape = tuple(size for dim, size in enumerate(x.dims) if dim not in dims)
+        return self.call(target, x, sorted(dims), shape=shape, out=x.dtype)
+
+
+def _int(size: Size) -> int:
+    if isinstance(size, Rows):
+        raise TypeError("the dim counts rows")
+    return size
+
+
+def broadcast_shape(shapes: Iterable[Shape]) -> Shape:
+    """The shape to which `shapes` broadcast; a multiple of N only ever meets itself or 1."""
+    shapes = list(shapes)
+    ndim = max(len(shape) for shape in shapes)
+    result: list[Size] = []
+    for dim in range(-ndim, 0):
+        present = [shape[dim] for shape in shapes if -dim <= len(shape) and shape[dim] != 1]
+        result.append(present[0] if present else 1)
+    return tuple(result)
+
+
+def static_elements(shape: Iterable[Size]) -> int:
+    """Number of elements, a row counted once."""
+    return math.prod(size.times if isinstance(size, Rows) else size for size in shape)
+
+
+def reachable(outputs: Iterable[Expr]) -> list[Expr]:
+    """The expressions that `outputs` need, in the order in which they were built."""
+    seen: dict[int, Expr] = {}
+    stack = list(outputs)
+    while stack:
+        expr = stack.pop()
+        if expr.serial in seen:
+            continue
+        seen[expr.serial] = expr
+        stack.extend(operands((expr.args, expr.kwargs)))
+    return [seen[serial] for serial in sorted(seen)]

@@ -1,0 +1,202 @@
+"""Stages: one program in three pieces, by what each piece depends on.
+
+    weight stage      parameters                      -> prepared weights    once per model version
+    context stage     prepared weights, context       -> state               once per request
+    candidate stage   prepared weights, state, target -> scores              once per candidate
+
+The state is the only thing that crosses from a request to its candidates. Where a value and a mere view of it could both
+cross, a minimum cut picks the boundary with the fewest bytes.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import networkx as nx
+import torch
+from torch import fx
+
+from rankopt.axes import elements
+from rankopt.cost import FREE
+from rankopt.emit import emit
+from rankopt.plan import Plan
+from rankopt.program import Expr, Leaf, Stage, operands
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A tensor that crosses a boundary: its name, its shape for one request, its type and size."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def bytes(self) -> int:
+        """Size in bytes."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """The three graphs of a plan. All tensors are passed as arguments, in the order of these tuples."""
+
+    weight_stage: fx.GraphModule
+    context_stage: fx.GraphModule
+    candidate_stage: fx.GraphModule
+    weights: tuple[str, ...]
+    """Arguments of the weight stage: the model's tensors by their own names."""
+    constants: Mapping[str, torch.Tensor]
+    """Further arguments of the weight stage: indices that the compiler made."""
+    prepared: tuple[str, ...]
+    """Results of the weight stage, by name."""
+    context_weights: tuple[int, ...]
+    """Which of `prepared` the context stage takes."""
+    candidate_weights: tuple[int, ...]
+    """Which of `prepared` the candidate stage takes."""
+    context_inputs: tuple[str, ...]
+    state: tuple[Tensor, ...]
+    target_inputs: tuple[str, ...]
+
+
+def split(plan: Plan) -> Stages:
+    """The stages of `plan`."""
+    state = _boundary(plan)
+    context = _closure(state, Stage.CONTEXT)
+    crossing = {expr.serial for expr in state}
+    candidate = _closure(plan.outputs, Stage.CANDIDATE, stop=crossing)
+    weights_used = [_weights_of(context), _weights_of([*candidate, *plan.outputs])]
+    prepared = sorted({e.serial: e for used in weights_used for e in used}.values(), key=lambda e: e.serial)
+    weight = _closure(prepared, Stage.WEIGHT)
+
+    names = _Names()
+    sources = [e for e in weight if isinstance(e.target, Leaf)]
+    source_names = {f"p_{i}_{_plain(str(e.args[0]))}": e for i, e in enumerate(sources)}
+    prepared_names = {names.of(e, "weight"): e for e in prepared}
+    state_names = {names.of(e, "state"): e for e in state}
+    context_inputs = {f"c_{_plain(str(e.args[0]))}": e for e in _inputs(plan.exprs, Stage.CONTEXT)}
+    target_inputs = {f"t_{_plain(str(e.args[0]))}": e for e in _inputs(plan.exprs, Stage.CANDIDATE)}
+
+    taken = [[i for i, e in enumerate(prepared) if e in used] for used in weights_used]
+    arguments = [{n: e for n, e in prepared_names.items() if e in used} for used in weights_used]
+    return Stages(
+        weight_stage=emit(source_names, weight, prepared, "WeightStage"),
+        context_stage=emit({**arguments[0], **context_inputs}, context, state, "ContextStage"),
+        candidate_stage=emit({**arguments[1], **state_names, **target_inputs}, candidate, plan.outputs, "CandidateStage"),
+        weights=tuple(str(e.args[0]) for e in sources if e.target is Leaf.WEIGHT),
+        constants={str(e.args[0]): _constant(plan, e) for e in sources if e.target is Leaf.CONSTANT},
+        prepared=tuple(prepared_names),
+        context_weights=tuple(taken[0]),
+        candidate_weights=tuple(taken[1]),
+        context_inputs=tuple(str(e.args[0]) for e in context_inputs.values()),
+        state=tuple(Tensor(n, _static(e), e.dtype) for n, e in state_names.items()),
+        target_inputs=tuple(str(e.args[0]) for e in target_inputs.values()),
+    )
+
+
+def _closure(results: Iterable[Expr], stage: Stage, stop: set[int] | frozenset[int] = frozenset()) -> list[Expr]:
+    """What has to run for `results`, in order. Nothing of an earlier stage, except views that were not handed over."""
+    seen: dict[int, Expr] = {}
+    stack = list(results)
+    while stack:
+        expr = stack.pop()
+        if expr.serial in seen or expr.serial in stop:
+            continue
+        if expr.stage is Stage.WEIGHT and stage is not Stage.WEIGHT:
+            continue
+        seen[expr.serial] = expr
+        stack.extend(operands((expr.args, expr.kwargs)))
+    return [seen[serial] for serial in sorted(seen)]
+
+
+def _weights_of(exprs: Iterable[Expr]) -> set[Expr]:
+    """The expressions of the weight stage that `exprs` read (or are)."""
+    exprs = list(exprs)
+    read = {o for e in exprs if e.stage is not Stage.WEIGHT for o in operands((e.args, e.kwargs))}
+    return {e for e in (*read, *exprs) if e.stage is Stage.WEIGHT}
+
+
+def _inputs(exprs: Iterable[Expr], stage: Stage) -> list[Expr]:
+    return [e for e in exprs if e.target is Leaf.INPUT and e.stage is stage]
+
+
+def _constant(plan: Plan, expr: Expr) -> torch.Tensor:
+    return plan.workspace.program.constants[str(expr.args[0])]
+
+
+def _static(expr: Expr) -> tuple[int, ...]:
+    return tuple(size for size in expr.dims if isinstance(size, int))
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"\W", "_", name)
+
+
+class _Names:
+    """Unique names after the nodes of the model."""
+
+    def __init__(self) -> None:
+        self._used: set[str] = set()
+
+    def of(self, expr: Expr, kind: str) -> str:
+        """A name for `expr`."""
+        source = str(expr.args[0]) if isinstance(expr.target, Leaf) else expr.origin.node
+        base = name = f"{kind}_{_plain(source)}"
+        count = 0
+        while name in self._used:
+            count += 1
+            name = f"{base}_{count}"
+        self._used.add(name)
+        return name
+
+
+# ------------------------------------------------------------------------------------------------------ boundary
+
+
+def _boundary(plan: Plan) -> list[Expr]:
+    """The context values that candidates read; views of them are taken on whichever side costs fewer bytes."""
+    read = {
+        operand.serial: operand
+        for expr in plan.exprs
+        if expr.stage is Stage.CANDIDATE
+        for operand in operands((expr.args, expr.kwargs))
+        if operand.stage is Stage.CONTEXT
+    }
+    read.update({e.serial: e for e in plan.outputs if e.stage is Stage.CONTEXT})
+    graph: nx.DiGraph[object] = nx.DiGraph()
+    stack = list(read.values())
+    seen: dict[int, Expr] = {}
+    while stack:
+        expr = stack.pop()
+        if expr.serial in seen:
+            continue
+        seen[expr.serial] = expr
+        graph.add_edge((expr.serial, "made"), (expr.serial, "sent"), capacity=_bytes(expr) * 1024 + 1)
+        inner = [o for o in operands((expr.args, expr.kwargs)) if o.stage is Stage.CONTEXT]
+        if expr.target in FREE and inner:
+            for operand in inner:
+                graph.add_edge((operand.serial, "sent"), (expr.serial, "made"))
+                graph.add_edge((expr.serial, "made"), (operand.serial, "made"))
+            stack.extend(inner)
+        else:
+            graph.add_edge("context", (expr.serial, "made"))
+    for expr in read.values():
+        graph.add_edge((expr.serial, "sent"), "candidate")
+    if not read:
+        return []
+    _, (kept, _) = nx.minimum_cut(graph, "context", "candidate")
+    crossing = [e for s, e in seen.items() if (s, "made") in kept and (s, "sent") not in kept]
+    return sorted(crossing, key=lambda expr: expr.serial)
+
+
+def _bytes(expr: Expr) -> int:
+    return elements(expr.dims, 1) * expr.dtype.itemsize
+
+
+def describe(stages: Stages) -> str:
+    """The three programs as text."""
+    modules: Sequence[fx.GraphModule] = (stages.weight_stage, stages.context_stage, stages.candidate_stage)
+    return "\n".join(module.code for module in modules)

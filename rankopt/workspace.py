@@ -1,0 +1,54 @@
+"""What every law needs at hand: the program being written, fresh axes, and the policy in force."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from rankopt.axes import AxisFactory
+from rankopt.cost import DEFAULT, Profile
+from rankopt.program import Program
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How far to defer. Several policies are interpreted and the cheapest program is kept.
+
+    defer: keep sums and products pending, so that later laws can split them; otherwise each op is evaluated at once
+        and only the split between context and target parts of a concatenation remains.
+    compose: contract pending products in any order, so that weights may meet context values before target values do
+        ("folds"); otherwise products are contracted in the order in which the model wrote them.
+    settle: force a value that several users read when one of them is nonlinear, so that nothing is computed twice.
+    """
+
+    name: str
+    defer: bool = True
+    compose: bool = True
+    settle: bool = True
+    share: bool = True
+    """Treat context inputs as rank-2; without it only plain rewriting remains (a baseline for the report)."""
+    unchanged: bool = False
+    """Run the original ops on tiled rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds that keep pending values small; beyond them a value is evaluated."""
+
+    operands: int = 5
+    """Operands in one pending product."""
+    terms: int = 8
+    """Terms in one pending sum."""
+    parts: int = 12
+    """Parts of one concatenation."""
+
+
+@dataclass(slots=True)
+class Workspace:
+    """State of one interpretation. `candidates` is the number of candidates that costs are computed for."""
+
+    candidates: int
+    policy: Policy
+    program: Program = field(default_factory=Program)
+    axes: AxisFactory = field(default_factory=AxisFactory)
+    profile: Profile = DEFAULT
+    limits: Limits = Limits()
