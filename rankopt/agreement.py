@@ -6,8 +6,8 @@ in the dtype that is served it must come about as close as the original does. Ra
 order, so the order is compared as well: top-k overlap, Kendall's tau, and the pairs of candidates that
 rounding does not excuse.
 
-The largest error of a few scores is noise (one score may be right by luck): measure a large request, or
-several, joined by `Agreement.over`.
+The largest error of a few scores is noise, as one score may be right by luck: measure a large request, or
+join several with `Agreement.over`.
 """
 
 import math
@@ -36,12 +36,13 @@ ALLOWED_FACTOR = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Distances:
-    """The largest errors of one output against the truth, relative to its largest score.
+    """The largest errors of one output against the truth, relative to its largest score, `scale`.
 
     `float64` is the error of the rewritten ranker run in float64, None if it was not run; `original` and
     `rewritten` are those of the served dtype; errors up to `floor` count as equal.
     """
 
+    scale: float
     float64: float | None
     original: float
     rewritten: float
@@ -199,6 +200,7 @@ def _compare_output(
     scale = _scale(truth)
     comparable = np.isfinite(before) & np.isfinite(after)
     distances = Distances(
+        scale=scale,
         float64=None if rewritten64 is None else _distance(after64, truth, scale, np.isfinite(after64)),
         original=_distance(before, truth, scale, comparable),
         rewritten=_distance(after, truth, scale, comparable),
@@ -258,11 +260,18 @@ def _count(flags: Flags) -> int:
 
 
 def _worst(outputs: Sequence[Distances]) -> Distances:
+    """The errors of one output over several requests.
+
+    Those of the served dtype are measured on the scale of all requests: the only score of a small request may
+    lie near zero, where its own scale would turn the rounding of the terms in it into a large error.
+    """
+    scale = max(output.scale for output in outputs)
     measured = [output.float64 for output in outputs if output.float64 is not None]
     return Distances(
+        scale=scale,
         float64=max(measured) if measured else None,
-        original=max(output.original for output in outputs),
-        rewritten=max(output.rewritten for output in outputs),
+        original=max(output.original * output.scale for output in outputs) / scale,
+        rewritten=max(output.rewritten * output.scale for output in outputs) / scale,
         floor=max(output.floor for output in outputs),
     )
 

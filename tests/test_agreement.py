@@ -209,12 +209,23 @@ def test_requests_are_joined_by_their_worst() -> None:
     usual = compare(*rounded(500))
     joined = Agreement.over([lucky, usual])
     assert joined.candidates == 501
-    assert joined.original_error == max(lucky.original_error, usual.original_error)
-    assert joined.rewritten_error == max(lucky.rewritten_error, usual.rewritten_error)
+    assert joined.outputs[0].scale == usual.outputs[0].scale
+    assert joined.original_error == usual.original_error
+    assert joined.rewritten_error == usual.rewritten_error
     assert joined.order.kendall_tau == usual.order.kendall_tau
     assert Agreement.over([usual]) == usual
     with pytest.raises(ValueError, match="at least one"):
         Agreement.over([])
+
+
+def test_a_score_near_zero_is_no_alarm_among_others() -> None:
+    near_zero = torch.tensor([1e-6], dtype=torch.float64)
+    alone = compare(near_zero, (near_zero + 1e-9).float(), (near_zero + 1e-5).float(), near_zero)
+    assert not alone.identical()
+    usual = compare(*rounded(500))
+    assert Agreement.over([alone, usual]).identical()
+    wrong = compare(near_zero, near_zero.float(), near_zero.float(), near_zero * (1 + 1e-8))
+    assert not Agreement.over([wrong, usual]).identical()
 
 
 @given(FEW_LEVELS, st.integers(1, 12))
