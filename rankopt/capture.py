@@ -133,8 +133,8 @@ def capture(model: Model, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | 
         args, kwargs: the call: tensors [R, ...], nested in any way, scalar tensors, and plain Python values,
             which become part of the program. An ExportedProgram may be captured without them.
 
-    Raises InputError where the example rows do not fit the model or each other, and CaptureError, with the line
-    of the model, the cause and the usual fix, where no such graph exists.
+    Raises InputError where the example rows do not fit the model or each other, and CaptureError, with the
+    line of the model, the cause and the usual fix, where no such graph exists.
     """
     kwargs = kwargs or {}
     if isinstance(model, ExportedProgram):

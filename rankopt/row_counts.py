@@ -1,8 +1,8 @@
 """Capture of models that use the number of rows as a Python int: `zeros(len(x), 8)`, `arange(int(len(x)))`.
 
 Such a program is traced at three prime row counts. The traces must agree node by node; an int that differs
-must be a*R + b at all three, and becomes that expression of the row count R; a baked constant that differs must
-repeat one row, and becomes that row, expanded. The result is compared with the model at two more row counts.
+must be a*R + b at all three, and becomes that expression of the row count R; a baked constant that differs
+must repeat one row, and becomes that row, expanded. The result is compared with the model at two more counts.
 
     at 7 rows              at 11 rows             at 13 rows             aligned
     zeros([7, 8])          zeros([11, 8])         zeros([13, 8])         zeros([R, 8])
