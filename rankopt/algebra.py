@@ -14,13 +14,15 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce as fold
+from itertools import combinations
 
 import numpy as np
 
 from rankopt import operands as ops
-from rankopt.axes import Axis, Group, sizes
+from rankopt.axes import Axis, Group, sizes, volume
 from rankopt.contraction import Sketch, cost, sketch
 from rankopt.evaluate import estimate, evaluate, force
+from rankopt.operands import Operand
 from rankopt.program import Expr, Stage, aten
 from rankopt.structure import concatenate, pick
 from rankopt.values import Cat, Node, Part, Sum, Term, leaf
@@ -83,6 +85,7 @@ def settle(w: Workspace, terms: Sequence[Term]) -> Sum:
     pending: list[Term] = []
     done: list[Term] = []
     for term in terms:
+        term = _compact(w, term)
         simple = len(term.operands) == 1 and not term.summed
         if simple:
             done.append(term)
@@ -97,6 +100,38 @@ def settle(w: Workspace, terms: Sequence[Term]) -> Sum:
     if len(node.terms) > 1 and not w.policy.defer:
         return leaf(force(w, node))
     return node
+
+
+def _compact(w: Workspace, term: Term) -> Term:
+    """A long product made shorter: rank-2 operands that share a summed axis are multiplied, if nothing grows."""
+    operands = list(term.operands)
+    while len(operands) > w.limits.operands:
+        best: tuple[float, int, int] | None = None
+        for i, j in combinations(range(len(operands)), 2):
+            x, y = operands[i], operands[j]
+            kept = _outside(operands, (i, j), term)
+            size = volume([axis for axis in dict.fromkeys((*x.axes, *y.axes)) if axis in kept], w.candidates)
+            grows = size > x.volume(w.candidates) + y.volume(w.candidates)
+            if not (x.has_rows or y.has_rows or grows) and (best is None or size < best[0]):
+                best = size, i, j
+        if best is None:
+            break
+        _, i, j = best
+        pair = Term((operands[i], operands[j]), frozenset(_gone(operands, (i, j), term)))
+        operands = [evaluate(w, pair), *(o for k, o in enumerate(operands) if k not in (i, j))]
+    present = {axis for operand in operands for axis in operand.axes}
+    return Term(tuple(operands), term.summed & present, term.coefficient)
+
+
+def _outside(operands: Sequence[Operand], pair: tuple[int, int], term: Term) -> set[Axis]:
+    """The axes that the product of a pair must keep."""
+    others = {axis for k, operand in enumerate(operands) if k not in pair for axis in operand.axes}
+    return others | set(term.axes)
+
+
+def _gone(operands: Sequence[Operand], pair: tuple[int, int], term: Term) -> set[Axis]:
+    kept = _outside(operands, pair, term)
+    return {axis for k in pair for axis in operands[k].axes if axis not in kept}
 
 
 def _worth_evaluating(w: Workspace, term: Term) -> bool:
@@ -233,7 +268,7 @@ def _choose(w: Workspace, x: Sum, y: Sum, summed: frozenset[Axis]) -> tuple[Sequ
 def _too_large(w: Workspace, p: _Factor, q: _Factor) -> bool:
     longest = max(map(len, p.products)) + max(map(len, q.products))
     many = len(p.products) * len(q.products) > w.limits.terms and not (p.forced and q.forced)
-    return longest > w.limits.operands + 1 or many
+    return longest > 2 * w.limits.operands or many
 
 
 def _price(w: Workspace, sketches: tuple[Sketch, ...], gone: frozenset[Axis]) -> float:

@@ -6,11 +6,10 @@ is tried, each program is priced as a whole, and "leave the model unchanged" is 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 
 from rankopt import cost
 from rankopt.axes import ROW, Rows
@@ -30,6 +29,8 @@ EAGER_USERS = Policy("full, shared values pending", settle=False)
 SPLIT = Policy("split only", compose=False)
 DENSE = Policy("no pending sums", defer=False, compose=False)
 UNCHANGED = Policy("unchanged", unchanged=True, defer=False, compose=False)
+
+UNSHARED = Policy("without sharing", share=False)
 
 POLICIES: tuple[Policy, ...] = (FULL, EAGER_USERS, SPLIT, DENSE, UNCHANGED)
 """In the order in which a draw is decided."""
@@ -95,6 +96,13 @@ def alternatives(
     return sorted(plans, key=lambda plan: plan.time)
 
 
+def unshared(
+    captured: CapturedModel, roles: Sequence[InputRole], candidates: int, passes: Collection[str] | None = None
+) -> Plan:
+    """The model rewritten as if every input were target: what plain rewriting gains, without any sharing."""
+    return interpret(captured, roles, candidates, UNSHARED, passes)
+
+
 def _disabled(passes: Collection[str] | None) -> frozenset[str]:
     if passes is None:
         return frozenset()
@@ -135,8 +143,3 @@ def _packed(w: Workspace, item: ModelInput, role: InputRole) -> Value:
         node = renamed(Value(((), (), *value.groups[2:]), value.node), ((), (), *whole.groups[2:]))
         parts.append(Part(np.array(columns, dtype=np.int64), value.groups[1], node))
     return Value(((ROW,), (axis,), *whole.groups[2:]), concatenate(w, axis, parts))
-
-
-def weights_by_name(captured: CapturedModel) -> Mapping[str, torch.Tensor]:
-    """The model's own tensors by their names."""
-    return {weight.name: weight.tensor for weight in captured.weights}

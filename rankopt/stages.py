@@ -22,7 +22,6 @@ from torch import fx
 from rankopt.axes import elements
 from rankopt.cost import FREE
 from rankopt.emit import emit
-from rankopt.plan import Plan
 from rankopt.program import Expr, Leaf, Stage, operands
 
 
@@ -41,16 +40,26 @@ class Tensor:
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """An argument of the weight stage: a tensor of the model by its own name, or a constant of the compiler's."""
+
+    name: str
+    is_constant: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Stages:
     """The three graphs of a plan. All tensors are passed as arguments, in the order of these tuples."""
 
     weight_stage: fx.GraphModule
     context_stage: fx.GraphModule
     candidate_stage: fx.GraphModule
-    weights: tuple[str, ...]
-    """Arguments of the weight stage: the model's tensors by their own names."""
+    whole: fx.GraphModule
+    """All of it at once: weights, constants, context and target inputs -> outputs."""
+    sources: tuple[Source, ...]
+    """Arguments of the weight stage."""
     constants: Mapping[str, torch.Tensor]
-    """Further arguments of the weight stage: indices that the compiler made."""
+    """The sources that are not the model's: indices and numbers that the compiler made."""
     prepared: tuple[str, ...]
     """Results of the weight stage, by name."""
     context_weights: tuple[int, ...]
@@ -62,37 +71,35 @@ class Stages:
     target_inputs: tuple[str, ...]
 
 
-def split(plan: Plan) -> Stages:
-    """The stages of `plan`."""
-    state = _boundary(plan)
+def split(exprs: Sequence[Expr], outputs: Sequence[Expr], constants: Mapping[str, torch.Tensor]) -> Stages:
+    """The stages of a program: `exprs` in order, of which `outputs` are the results."""
+    state = _boundary(exprs, outputs)
     context = _closure(state, Stage.CONTEXT)
-    crossing = {expr.serial for expr in state}
-    candidate = _closure(plan.outputs, Stage.CANDIDATE, stop=crossing)
-    weights_used = [_weights_of(context), _weights_of([*candidate, *plan.outputs])]
-    prepared = sorted({e.serial: e for used in weights_used for e in used}.values(), key=lambda e: e.serial)
+    candidate = _closure(outputs, Stage.CANDIDATE, stop={expr.serial for expr in state})
+    used = [_weights_of(context), _weights_of([*candidate, *outputs])]
+    prepared = sorted(used[0] | used[1], key=lambda expr: expr.serial)
     weight = _closure(prepared, Stage.WEIGHT)
 
     names = _Names()
-    sources = [e for e in weight if isinstance(e.target, Leaf)]
-    source_names = {f"p_{i}_{_plain(str(e.args[0]))}": e for i, e in enumerate(sources)}
+    sources = {names.of(e, "p"): e for e in weight if isinstance(e.target, Leaf)}
     prepared_names = {names.of(e, "weight"): e for e in prepared}
     state_names = {names.of(e, "state"): e for e in state}
-    context_inputs = {f"c_{_plain(str(e.args[0]))}": e for e in _inputs(plan.exprs, Stage.CONTEXT)}
-    target_inputs = {f"t_{_plain(str(e.args[0]))}": e for e in _inputs(plan.exprs, Stage.CANDIDATE)}
-
-    taken = [[i for i, e in enumerate(prepared) if e in used] for used in weights_used]
-    arguments = [{n: e for n, e in prepared_names.items() if e in used} for used in weights_used]
+    context_inputs = {names.of(e, "context"): e for e in _inputs(exprs, Stage.CONTEXT)}
+    target_inputs = {names.of(e, "target"): e for e in _inputs(exprs, Stage.CANDIDATE)}
+    arguments = [{name: e for name, e in prepared_names.items() if e in side} for side in used]
+    leaves = [(e.target, str(e.args[0])) for e in sources.values()]
     return Stages(
-        weight_stage=emit(source_names, weight, prepared, "WeightStage"),
+        weight_stage=emit(sources, weight, prepared, "WeightStage"),
         context_stage=emit({**arguments[0], **context_inputs}, context, state, "ContextStage"),
-        candidate_stage=emit({**arguments[1], **state_names, **target_inputs}, candidate, plan.outputs, "CandidateStage"),
-        weights=tuple(str(e.args[0]) for e in sources if e.target is Leaf.WEIGHT),
-        constants={str(e.args[0]): _constant(plan, e) for e in sources if e.target is Leaf.CONSTANT},
+        candidate_stage=emit({**arguments[1], **state_names, **target_inputs}, candidate, outputs, "CandidateStage"),
+        whole=emit({**sources, **context_inputs, **target_inputs}, exprs, outputs, "Ranker"),
+        sources=tuple(Source(name, target is Leaf.CONSTANT) for target, name in leaves),
+        constants={name: constants[name] for target, name in leaves if target is Leaf.CONSTANT},
         prepared=tuple(prepared_names),
-        context_weights=tuple(taken[0]),
-        candidate_weights=tuple(taken[1]),
+        context_weights=tuple(i for i, e in enumerate(prepared) if e in used[0]),
+        candidate_weights=tuple(i for i, e in enumerate(prepared) if e in used[1]),
         context_inputs=tuple(str(e.args[0]) for e in context_inputs.values()),
-        state=tuple(Tensor(n, _static(e), e.dtype) for n, e in state_names.items()),
+        state=tuple(Tensor(name, _static(e), e.dtype) for name, e in state_names.items()),
         target_inputs=tuple(str(e.args[0]) for e in target_inputs.values()),
     )
 
@@ -121,10 +128,6 @@ def _weights_of(exprs: Iterable[Expr]) -> set[Expr]:
 
 def _inputs(exprs: Iterable[Expr], stage: Stage) -> list[Expr]:
     return [e for e in exprs if e.target is Leaf.INPUT and e.stage is stage]
-
-
-def _constant(plan: Plan, expr: Expr) -> torch.Tensor:
-    return plan.workspace.program.constants[str(expr.args[0])]
 
 
 def _static(expr: Expr) -> tuple[int, ...]:
@@ -156,16 +159,16 @@ class _Names:
 # ------------------------------------------------------------------------------------------------------ boundary
 
 
-def _boundary(plan: Plan) -> list[Expr]:
+def _boundary(exprs: Sequence[Expr], outputs: Sequence[Expr]) -> list[Expr]:
     """The context values that candidates read; views of them are taken on whichever side costs fewer bytes."""
     read = {
         operand.serial: operand
-        for expr in plan.exprs
+        for expr in exprs
         if expr.stage is Stage.CANDIDATE
         for operand in operands((expr.args, expr.kwargs))
         if operand.stage is Stage.CONTEXT
     }
-    read.update({e.serial: e for e in plan.outputs if e.stage is Stage.CONTEXT})
+    read.update({e.serial: e for e in outputs if e.stage is Stage.CONTEXT})
     graph: nx.DiGraph[object] = nx.DiGraph()
     stack = list(read.values())
     seen: dict[int, Expr] = {}
@@ -194,9 +197,3 @@ def _boundary(plan: Plan) -> list[Expr]:
 
 def _bytes(expr: Expr) -> int:
     return elements(expr.dims, 1) * expr.dtype.itemsize
-
-
-def describe(stages: Stages) -> str:
-    """The three programs as text."""
-    modules: Sequence[fx.GraphModule] = (stages.weight_stage, stages.context_stage, stages.candidate_stage)
-    return "\n".join(module.code for module in modules)

@@ -1,0 +1,334 @@
+"""The rewritten model: two explicit calls, once per request and once per candidate.
+
+    state = ranker.context_stage(context)              # context: name -> [1, ...]
+    scores = ranker.candidate_stage(state, target)     # target: name -> [N, ...]
+    scores = ranker(context, target)                   # both
+
+Parameters keep the model's names and are the model's tensors, never copies. What is derived from them (slices,
+permutations, compositions) is prepared once and renewed when a parameter changes; while gradients are recorded it is
+computed inside the call, so that they reach the original parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from rankopt.calls import CallSignature
+from rankopt.errors import InputError, StageError
+from rankopt.requests import Request, split_rows
+from rankopt.selectors import InputRole, Role
+from rankopt.stages import Stages
+
+if TYPE_CHECKING:
+    from rankopt.capture import CapturedModel
+    from rankopt.plan import Plan
+    from rankopt.report.facts import Report
+
+
+@dataclass(frozen=True, slots=True)
+class InputInfo:
+    """What a call has to pass for one input: its path, the sizes behind the row dim, the element type.
+
+    `shape` is None for a scalar, which all rows share.
+    """
+
+    name: str
+    shape: tuple[int, ...] | None
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """How the original model is called, and which of its inputs are context."""
+
+    inputs: tuple[InputInfo, ...]
+    roles: tuple[InputRole, ...]
+    call: CallSignature
+    out_spec: pytree.TreeSpec
+    output_constants: dict[int, Any]
+    candidates: int
+    """The number of candidates that the program was optimised for; any number is valid."""
+
+    def unflatten_output(self, tensors: Sequence[Tensor]) -> Any:
+        """The original model's output, nested as it was."""
+        rest = iter(tensors)
+        constants = self.output_constants
+        leaves = [constants[i] if i in constants else next(rest) for i in range(self.out_spec.num_leaves)]
+        return pytree.tree_unflatten(leaves, self.out_spec)
+
+
+State = dict[str, Tensor]
+"""What crosses from the context stage to the candidate stage, by name."""
+
+
+class Ranker(nn.Module):
+    """A rewritten ranker. Made by `rankopt.optimize` or `rankopt.load`."""
+
+    def __init__(self, stages: Stages, interface: Interface, weights: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.stages = stages
+        self.interface = interface
+        self._sources = [self._register(source.name, source.is_constant, weights) for source in stages.sources]
+        self._version = -1
+        self._derived: list[str | None] = []
+        self.report: Report | None = None
+        """What was saved, what was not, and why. None for a ranker that was loaded without its report."""
+        self._origin: tuple[CapturedModel, Plan] | None = None
+        self.eval()
+        self.refresh()
+
+    # -------------------------------------------------------------------------------------------------- calls
+
+    def forward(self, context: Mapping[str, Any], target: Mapping[str, Any]) -> Any:
+        """Scores of one request, as the original model gives them for the tiled rows.
+
+        Args:
+            context: inputs that all candidates share, by path, each [1, ...]; scalars as they are.
+            target: inputs of the candidates, by path, each [N, ...]; N may be any number, also 0.
+
+        Raises InputError for a missing or unknown input, a wrong type, shape, device or number of rows.
+        """
+        prepared = self._prepared()
+        state = self._run_context(prepared, self._flat(context, Role.CONTEXT))
+        outputs = self._run_candidates(prepared, state, self._flat(target, Role.TARGET))
+        return self.interface.unflatten_output(outputs)
+
+    def context_stage(self, context: Mapping[str, Any]) -> State:
+        """Everything that does not depend on the candidates, by name. See `forward` for the arguments."""
+        return self._run_context(self._prepared(), self._flat(context, Role.CONTEXT))
+
+    def candidate_stage(self, state: Mapping[str, Tensor], target: Mapping[str, Any]) -> Any:
+        """Scores, given the state of the request. Raises StageError when `state` is not of this ranker."""
+        expected = {tensor.name for tensor in self.stages.state}
+        if set(state) != expected:
+            missing, unknown = sorted(expected - set(state)), sorted(set(state) - expected)
+            raise StageError(
+                f"the state is not one of this ranker: missing {missing}, unknown {unknown}.\n"
+                "  fix: pass what context_stage of this very ranker returned"
+            )
+        return self.interface.unflatten_output(self.outputs(state, target))
+
+    def outputs(self, state: Mapping[str, Tensor], target: Mapping[str, Any]) -> tuple[Tensor, ...]:
+        """The tensors of the output as a flat tuple, in the order of the original's."""
+        return self._run_candidates(self._prepared(), state, self._flat(target, Role.TARGET))
+
+    def from_rows(self, *args: Any, check_context: bool = False, **kwargs: Any) -> Any:
+        """Drop-in for the original call on tiled rows: the context is read off the first row.
+
+        `check_context` compares all rows, and raises InputError where the context differs between them.
+        """
+        rows = self.interface.call.flatten(args, kwargs)
+        request = split_rows(self.interface.roles, rows, check=check_context)
+        return self(request.context, request.target)
+
+    def _run_context(self, prepared: Sequence[Tensor], context: Mapping[str, Tensor]) -> State:
+        stages = self.stages
+        weights = [prepared[i] for i in stages.context_weights]
+        results = stages.context_stage(*weights, *(context[name] for name in stages.context_inputs))
+        return {tensor.name: result for tensor, result in zip(stages.state, results, strict=True)}
+
+    def _run_candidates(
+        self, prepared: Sequence[Tensor], state: Mapping[str, Tensor], target: Mapping[str, Tensor]
+    ) -> tuple[Tensor, ...]:
+        stages = self.stages
+        weights = [prepared[i] for i in stages.candidate_weights]
+        values = [state[tensor.name] for tensor in stages.state]
+        result: tuple[Tensor, ...] = stages.candidate_stage(
+            *weights, *values, *(target[name] for name in stages.target_inputs)
+        )
+        return result
+
+    def arguments(self, request: Request) -> dict[str, Tensor]:
+        """The arguments of `stages.whole` for a request, by placeholder."""
+        names = [node.name for node in self.stages.whole.graph.find_nodes(op="placeholder")]
+        values = [self._tensor(name).detach() for name in self._sources]
+        values += [request.context[name] for name in self.stages.context_inputs]
+        values += [request.target[name] for name in self.stages.target_inputs]
+        return dict(zip(names, values, strict=True))
+
+    def attach(self, captured: CapturedModel, plan: Plan) -> None:
+        """Remembers what the ranker was made of, for `verify`."""
+        self._origin = captured, plan
+
+    @property
+    def origin(self) -> tuple[CapturedModel, Plan] | None:
+        """The captured model and the plan; None for a ranker that was loaded."""
+        return self._origin
+
+    # -------------------------------------------------------------------------------------------------- inputs
+
+    def _flat(self, inputs: Mapping[str, Any], role: Role) -> Mapping[str, Tensor]:
+        """Inputs by path, checked."""
+        if any(isinstance(value, Mapping) for value in inputs.values()):
+            inputs = _flatten(inputs)
+        if torch.compiler.is_compiling():
+            return inputs
+        expected = {info.name: info for info in self._expected(role)}
+        if inputs.keys() != expected.keys():
+            raise InputError(_names_message(role, set(inputs), list(expected)))
+        rows: dict[str, int] = {}
+        for name, info in expected.items():
+            self._check(role, info, inputs[name])
+            if info.shape is not None:
+                rows[name] = inputs[name].shape[0]
+        if role is Role.TARGET and len(set(rows.values())) > 1:
+            listed = ", ".join(f"'{name}' has {count}" for name, count in rows.items())
+            raise InputError(
+                f"the target inputs must have one row per candidate, all the same number, but {listed}.\n"
+                "  fix: pass the same candidates to every target input"
+            )
+        return inputs
+
+    def _expected(self, role: Role) -> list[InputInfo]:
+        found: list[InputInfo] = []
+        for info, given in zip(self.interface.inputs, self.interface.roles, strict=True):
+            if given.role is Role.PACKED:
+                assert info.shape is not None
+                columns = given.context_columns if role is Role.CONTEXT else given.target_columns
+                found.append(InputInfo(info.name, (len(columns), *info.shape[1:]), info.dtype))
+            elif given.role is role:
+                found.append(info)
+        return found
+
+    def _check(self, role: Role, info: InputInfo, tensor: Any) -> None:
+        if not isinstance(tensor, Tensor):
+            raise InputError(
+                f"'{info.name}' must be a tensor, found {type(tensor).__name__}.\n  fix: torch.as_tensor(value)"
+            )
+        expected = () if info.shape is None else ("1" if role is Role.CONTEXT else "N", *info.shape)
+        found = tuple(tensor.shape)
+        fits = len(found) == len(expected) and found[1:] == tuple(expected[1:])
+        if fits and role is Role.CONTEXT and found[:1] not in ((), (1,)):
+            raise InputError(
+                f"the context is one row per request, but '{info.name}' has {found[0]}.\n"
+                "  fix: pass the context once, [1, ...]; from_rows() takes tiled rows"
+            )
+        if not fits:
+            shape = ", ".join(str(size) for size in expected)
+            raise InputError(
+                f"'{info.name}' has the shape {list(found)}, expected [{shape}].\n  fix: pass rows like the example's"
+            )
+        if tensor.dtype != info.dtype:
+            raise InputError(
+                f"'{info.name}' is {tensor.dtype}, expected {info.dtype}.\n  fix: convert it, .to({info.dtype})"
+            )
+        device = self._device()
+        if device is not None and tensor.device != device:
+            raise InputError(
+                f"'{info.name}' is on {tensor.device}, the ranker on {device}.\n  fix: move one of them, .to(device)"
+            )
+
+    def _device(self) -> torch.device | None:
+        return self._tensor(self._sources[0]).device if self._sources else None
+
+    # -------------------------------------------------------------------------------------------------- weights
+
+    def refresh(self) -> None:
+        """Runs the weight stage again. Called on its own when a parameter has changed."""
+        sources = [self._tensor(name) for name in self._sources]
+        with torch.no_grad():
+            prepared = self.stages.weight_stage(*sources)
+        self._derived = []
+        for i, tensor in enumerate(prepared):
+            whole = next((k for k, source in enumerate(sources) if source is tensor), None)
+            if whole is None:
+                self.register_buffer(f"_prepared_{i}", tensor.detach(), persistent=False)
+            self._derived.append(None if whole is None else self._sources[whole])
+        self._version = self._current_version()
+
+    def load_original_state_dict(self, state_dict: Mapping[str, Tensor]) -> None:
+        """New weights under the original model's names; nothing is optimised again.
+
+        Raises StageError where a weight is missing or has another shape.
+        """
+        names = [source.name for source in self.stages.sources if not source.is_constant]
+        missing = [name for name in names if name not in state_dict]
+        own = {name: self.get_parameter_or_buffer(name) for name in names}
+        wrong = [n for n in names if n in state_dict and state_dict[n].shape != own[n].shape]
+        if missing or wrong:
+            raise StageError(
+                f"the state dict does not fit: missing {missing}, of another shape {wrong}.\n"
+                "  fix: pass the state dict of the model that was optimised"
+            )
+        with torch.no_grad():
+            for name in names:
+                own[name].copy_(state_dict[name])
+        self.refresh()
+
+    def get_parameter_or_buffer(self, name: str) -> Tensor:
+        """A weight by the name that it has in the original model."""
+        return self._tensor(name)
+
+    def _prepared(self) -> list[Tensor]:
+        if torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters()):
+            return list(self.stages.weight_stage(*(self._tensor(name) for name in self._sources)))
+        if not torch.compiler.is_compiling() and self._version != self._current_version():
+            self.refresh()
+        return [
+            self._tensor(name) if name is not None else self._buffers[f"_prepared_{i}"]
+            for i, name in enumerate(self._derived)
+        ]  # type: ignore[misc]
+
+    def _current_version(self) -> int:
+        """Grows with every in-place change of a weight. Tensors made in inference mode do not count changes."""
+        tensors = (self._tensor(name) for name in self._sources)
+        return sum(tensor._version for tensor in tensors if not tensor.is_inference())
+
+    def _register(self, name: str, is_constant: bool, weights: Mapping[str, Tensor]) -> str:
+        """Puts a tensor where the original model has it."""
+        if is_constant:
+            self.register_buffer(f"_{name}", self.stages.constants[name], persistent=False)
+            return f"_{name}"
+        *path, last = name.split(".")
+        module: nn.Module = self
+        for step in path:
+            if step not in module._modules:
+                module.add_module(step, nn.Module())
+            child = module._modules[step]
+            assert child is not None
+            module = child
+        tensor = weights[name]
+        if isinstance(tensor, nn.Parameter):
+            module.register_parameter(last, tensor)
+        else:
+            module.register_buffer(last, tensor)
+        return name
+
+    def _tensor(self, name: str) -> Tensor:
+        *path, last = name.split(".")
+        module: nn.Module = self
+        for step in path:
+            child = module._modules[step]
+            assert child is not None
+            module = child
+        tensor = module._parameters.get(last)
+        tensor = tensor if tensor is not None else module._buffers[last]
+        assert tensor is not None
+        return tensor
+
+
+def _flatten(inputs: Mapping[str, Any], prefix: str = "") -> dict[str, Tensor]:
+    flat: dict[str, Tensor] = {}
+    for name, value in inputs.items():
+        path = f"{prefix}{name}"
+        if isinstance(value, Mapping):
+            flat.update(_flatten(value, f"{path}."))
+        else:
+            flat[path] = value
+    return flat
+
+
+def _names_message(role: Role, found: set[str], expected: list[str]) -> str:
+    missing = [name for name in expected if name not in found]
+    unknown = sorted(found - set(expected))
+    return (
+        f"the {role.name.lower()} inputs do not fit: missing {missing}, unknown {unknown}.\n"
+        f"  expected: {', '.join(expected)}\n"
+        "  fix: pass a dict by input path, context inputs in the first, target inputs in the second"
+    )

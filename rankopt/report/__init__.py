@@ -1,0 +1,1 @@
+"""Reports: one tree of facts, and views of it."""

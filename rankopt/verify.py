@@ -1,0 +1,164 @@
+"""Verification: the original on tiled rows against the stages.
+
+Both are run in float64, where they must agree to rounding, and in the served type, where the rewritten ranker may be no
+further from the float64 truth than the original was (within a factor of two). No embedding table is copied for it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from rankopt.agreement import Agreement, compare
+from rankopt.capture import CapturedModel
+from rankopt.emit import emit
+from rankopt.errors import VerificationError
+from rankopt.float64 import run_float64
+from rankopt.materialise import to_tensor
+from rankopt.plan import Plan
+from rankopt.program import Expr, Leaf, Stage, reachable
+from rankopt.ranker import Ranker
+from rankopt.requests import Request, draw_request, tile
+
+CANDIDATES = (1, 2, 37, 300)
+"""Numbers of candidates at which a ranker is verified unless told otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """The first node of the model whose value the rewritten program gets wrong."""
+
+    node: str
+    line: str
+    error: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """The result of verifying a ranker: how well it agrees, and on which request it did worst."""
+
+    agreement: Agreement
+    candidates: tuple[int, ...]
+    divergence: Divergence | None
+    request: Request
+    """The request that disagrees, or the last one."""
+
+    @property
+    def identical(self) -> bool:
+        """Whether the scores are the same within rounding."""
+        return self.agreement.identical()
+
+    def check(self) -> Verification:
+        """Returns itself. Raises VerificationError, naming the first diverging node, where the scores differ."""
+        if self.identical:
+            return self
+        found = "\n  ".join(self.agreement.reasons())
+        where = ""
+        if self.divergence is not None:
+            where = f"\n  first diverging node: {self.divergence.node} ({self.divergence.error:.1e})"
+            where += f"\n    {self.divergence.line}" if self.divergence.line else ""
+        raise VerificationError(
+            f"the rewritten ranker does not give the scores of the original.\n  {found}{where}\n"
+            "  fix: keep the original, and report this with verification.save_reproduction('request.pt')"
+        )
+
+    def save_reproduction(self, path: str | os.PathLike[str]) -> None:
+        """Writes the request that disagrees: `torch.load(path, weights_only=True)` gives its tensors back."""
+        target = Path(path)
+        if target.exists():
+            raise FileExistsError(f"{target} exists")
+        torch.save({"context": dict(self.request.context), "target": dict(self.request.target)}, target)
+
+
+def verify(
+    captured: CapturedModel,
+    ranker: Ranker,
+    requests: Sequence[Request] | int = 1,
+    candidates: Sequence[int] = CANDIDATES,
+    seed: int = 0,
+    plan: Plan | None = None,
+) -> Verification:
+    """Compares `ranker` with the model that `captured` holds.
+
+    Args:
+        captured: the original.
+        ranker: the rewritten one.
+        requests: given requests, or how many to draw per number of candidates, in the ranges of the examples.
+        candidates: numbers of candidates of the requests that are drawn.
+        seed: of the drawing.
+        plan: the plan that the ranker was made of, to find the first diverging node.
+    """
+    roles = ranker.interface.roles
+    if isinstance(requests, int):
+        generator = torch.Generator().manual_seed(seed)
+        requests = [draw_request(roles, captured.examples, n, generator) for n in candidates for _ in range(requests)]
+    if not requests:
+        raise VerificationError("no request to verify with.\n  fix: pass at least one")
+    agreements = [_compare(captured, ranker, request) for request in requests]
+    worst = next((i for i, a in enumerate(agreements) if not a.identical()), len(requests) - 1)
+    whole = Agreement.over(agreements)
+    divergence = None
+    if plan is not None and not whole.identical():
+        divergence = first_divergence(captured, plan, requests[worst], tile(roles, requests[worst]))
+    return Verification(whole, tuple(r.candidates for r in requests), divergence, requests[worst])
+
+
+def _compare(captured: CapturedModel, ranker: Ranker, request: Request) -> Agreement:
+    rows = tile(ranker.interface.roles, request)
+    with torch.no_grad():
+        original = captured.run(rows)
+        state = ranker.context_stage(request.context)
+        rewritten = ranker.outputs(state, request.target)
+    truth = run_float64(captured.graph_module, placeholders(captured, rows))
+    whole = run_float64(ranker.stages.whole, ranker.arguments(request))
+    return compare(truth, original, rewritten, whole)
+
+
+def placeholders(captured: CapturedModel, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The arguments of the captured graph by placeholder, for rows by input name."""
+    values = {item.placeholder: rows[item.name] for item in captured.inputs}
+    return values | {weight.placeholder: weight.tensor.detach() for weight in captured.weights}
+
+
+def first_divergence(
+    captured: CapturedModel, plan: Plan, request: Request, rows: Mapping[str, Tensor], tolerance: float = 1e-9
+) -> Divergence | None:
+    """The first node whose value, rebuilt from what the interpreter knew of it, differs in float64."""
+    truth: dict[str, Tensor] = {}
+    run_float64(captured.graph_module, placeholders(captured, rows), keep=truth.__setitem__)
+    lines = {node.name: node.meta.get("stack_trace", "") for node in captured.graph_module.graph.nodes}
+    values = {name: value for name, value in plan.interpretation.values.items() if name in truth}
+    exprs: dict[str, Expr] = {name: to_tensor(plan.workspace, value) for name, value in values.items()}
+    found = _run(plan, list(exprs.values()), captured, request)
+    for name, value in zip(exprs, found, strict=True):
+        expected = truth[name].double()
+        scale = expected.abs().max().clamp_min(1e-30) if expected.numel() else 1.0
+        error = float(((value.double() - expected).abs() / scale).nan_to_num(0.0).max()) if expected.numel() else 0.0
+        if value.shape != expected.shape or error > tolerance:
+            return Divergence(name, _user_line(lines[name]), error)
+    return None
+
+
+def _run(plan: Plan, results: list[Expr], captured: CapturedModel, request: Request) -> list[Tensor]:
+    body = reachable(results)
+    leaves = {f"leaf_{expr.serial}": expr for expr in body if isinstance(expr.target, Leaf)}
+    weights = {weight.name: weight.tensor.detach() for weight in captured.weights}
+
+    def value(expr: Expr) -> Tensor:
+        name = str(expr.args[0])
+        if expr.target is Leaf.INPUT:
+            return request.context[name] if expr.stage is Stage.CONTEXT else request.target[name]
+        return weights[name] if expr.target is Leaf.WEIGHT else plan.workspace.program.constants[name]
+
+    module = emit(leaves, body, results, "Intermediates")
+    return run_float64(module, {name: value(expr) for name, expr in leaves.items()})
+
+
+def _user_line(trace: str) -> str:
+    lines = [line.strip() for line in trace.strip().splitlines()]
+    return " ".join(lines[-2:])
