@@ -7,8 +7,8 @@ arXiv:1906.00091.
     p = {<x_i, x_j> : i > j},  x = (z, e_1, ..., e_F)
     logit = top([z; p])
 
-Pairs are taken from the strictly lower triangle of X X^T, row by row. Where a data set has no numeric features
-there is neither a bottom perceptron nor z.
+Pairs are taken from the strictly lower triangle of X X^T, row by row. Without numeric features there is
+neither a bottom perceptron nor z.
 """
 
 from collections.abc import Sequence
@@ -44,10 +44,8 @@ class DLRM(nn.Module):
         self.bottom = MLP(len(self.dense), bottom, dropout=0.0) if self.dense else None
         vectors = len(fields) + (1 if self.dense else 0)
         self.register_buffer("pairs", torch.tril_indices(vectors, vectors, offset=-1), persistent=False)
-        pairs = vectors * (vectors - 1) // 2
-        self.top = LogitHead(
-            pairs + config.embedding_dim if self.dense else pairs, config.top, config.dropout
-        )
+        width = vectors * (vectors - 1) // 2 + (config.embedding_dim if self.dense else 0)
+        self.top = LogitHead(width, config.top, config.dropout)
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """{field: ids [R] or [R, L], dense feature: float [R]} -> logits [R]."""

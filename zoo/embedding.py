@@ -20,7 +20,7 @@ class FieldEmbedding(nn.Module):
         self.dim = dim
         tables = {field.name: nn.Embedding(field.vocabulary, dim) for field in fields}
         for table in tables.values():
-            nn.init.normal_(table.weight, std=0.05)
+            nn.init.normal_(table.weight, std=0.03)
         self.tables = nn.ModuleDict(tables)
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:

@@ -1,8 +1,8 @@
 """MC-MLCC: MLCC on several channels, each a slice of the embedding with a generator of its own.
 
 Yu et al.: Compress, Cross and Scale: Multi-Level Compression Cross Networks for Efficient Scaling in
-Recommender Systems. arXiv:2602.12041, the multi-channel variant. The embedding of width Z E is cut into Z blocks
-X^z [S, E]; each is crossed alone, and the local compression joins them:
+Recommender Systems. arXiv:2602.12041, the multi-channel variant. The embedding of width Z E is cut into Z
+blocks X^z [S, E]; each is crossed alone, and the local compression joins them:
 
     y_s = [cross^1(X^1)_s; ...; cross^Z(X^Z)_s; x_s]       the token itself once, in its whole width
     r_s = y_s L_s,  then gate and head as in MLCC

@@ -1,7 +1,7 @@
 """MLCC: multi-level compression and crossing; every row generates the weights that cross its own tokens.
 
 Yu et al.: Compress, Cross and Scale: Multi-Level Compression Cross Networks for Efficient Scaling in
-Recommender Systems. arXiv:2602.12041. With S tokens X [S, E], H heads and dynamic widths e_0 = E, e_1, ..., e_L:
+Recommender Systems. arXiv:2602.12041. With S tokens X [S, E], H heads and dynamic widths e_0 = E, ..., e_L:
 
     global compression       g = vec(X) G,  G: SE x (H P),  P = sum_l e_{l-1} e_l
     progressive crossing     h_0 = X,  h_l = h_{l-1} A_l      A_l [e_{l-1}, e_l] cut from g, per head

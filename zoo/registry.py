@@ -17,17 +17,13 @@ from rankopt.zoo.mlcc import MLCC, MLCCConfig
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a model is trained: Adam, early stopping on the validation part.
+    """How Adam trains a model; how long depends on the data and is found on its validation part.
 
-    `embedding_l2` weighs the squared norm of the embeddings that a row looks up; after `patience` epochs without
-    a better validation log loss training stops.
+    `embedding_l2` weighs the squared norm of the embeddings that a row looks up.
     """
 
-    epochs: int = 10
-    batch_size: int = 1024
-    learning_rate: float = 3e-3
-    embedding_l2: float = 1e-5
-    patience: int = 2
+    learning_rate: float = 2e-3
+    embedding_l2: float = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +44,13 @@ class Entry:
 ENTRIES: dict[str, Entry] = {
     entry.name: entry
     for entry in (
-        Entry("dnn", "Covington et al., RecSys 2016", DNNConfig(), DNN),
-        Entry("dlrm", "Naumov et al., arXiv:1906.00091", DLRMConfig(), DLRM),
+        Entry("dnn", "Covington et al., RecSys 2016", DNNConfig(), DNN, Recipe(1e-3)),
+        Entry("dlrm", "Naumov et al., arXiv:1906.00091", DLRMConfig(), DLRM, Recipe(3e-3, 3e-4)),
         Entry("dcnv2", "Wang et al., arXiv:2008.13535", DCNv2Config(), DCNv2),
         Entry("dcnv2_lowrank", "Wang et al., arXiv:2008.13535", DCNv2Config(rank=32), DCNv2),
         Entry("dcnv2_mix", "Wang et al., arXiv:2008.13535", DCNv2Config(rank=32, experts=4), DCNv2),
-        Entry("autoint", "Song et al., arXiv:1810.11921", AutoIntConfig(), AutoInt),
-        Entry("mlcc", "Yu et al., arXiv:2602.12041", MLCCConfig(), MLCC),
+        Entry("autoint", "Song et al., arXiv:1810.11921", AutoIntConfig(), AutoInt, Recipe(3e-3)),
+        Entry("mlcc", "Yu et al., arXiv:2602.12041", MLCCConfig(), MLCC, Recipe(3e-3)),
         Entry("mc_mlcc", "Yu et al., arXiv:2602.12041", MCMLCCConfig(), MCMLCC),
     )
 }

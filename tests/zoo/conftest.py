@@ -1,6 +1,6 @@
 """Rows to feed the models of the zoo with."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 import torch
@@ -23,6 +23,15 @@ def draw(fields: Sequence[Field], rows: int, seed: int = 0) -> dict[str, Tensor]
             ids = ids.masked_fill(torch.arange(field.length) >= filled, PADDING)
         features[field.name] = ids
     return features
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tensors this small are computed faster by one thread than by several that wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

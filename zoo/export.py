@@ -1,0 +1,31 @@
+"""A trained model as a program of its own: a `torch.export` file that holds for every number of rows."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.export import Dim, ExportedProgram
+
+from rankopt.zoo.dataset import Rows
+from rankopt.zoo.fields import Schema
+from rankopt.zoo.files import write_whole
+
+EXAMPLE_ROWS = 8
+SCHEMA_FILE = "schema.json"
+"""Extra file inside the program: which fields there are, and which of them are context."""
+
+
+def export_program(model: nn.Module, rows: Rows) -> ExportedProgram:
+    """The model in evaluation mode, called with one dictionary of ids, the number of rows left open."""
+    features = rows.take(slice(None, EXAMPLE_ROWS)).features
+    row_count = Dim("R")
+    shapes = ({name: {0: row_count} for name in features},)
+    return torch.export.export(model.eval(), (features,), dynamic_shapes=shapes, strict=False)
+
+
+def save_program(program: ExportedProgram, schema: Schema, path: Path) -> None:
+    """Writes the program, with its schema, as one file; what was there before is replaced at the very end."""
+    extra = {SCHEMA_FILE: json.dumps(asdict(schema))}
+    write_whole(path, lambda file: torch.export.save(program, file, extra_files=extra))
