@@ -144,21 +144,21 @@ class Interpreter(fx.Interpreter):
         if rule.family in self.disabled and any(value.node.has_rows for value in values):
             raise Refusal(f"pass {rule.family} is switched off")
 
-    def _known(self, target: Any, args: Any, kwargs: Any) -> Value | None:
+    def _known(self, target: Any, args: Any, kwargs: Any) -> Any:
         """Integer and boolean constants are computed at once: they are indices and masks that laws look into."""
         values = [leaf for leaf in pytree.tree_leaves((args, kwargs), is_leaf=_is_value)]
         if any(isinstance(leaf, Rows | Raw | Expr) for leaf in values) or not isinstance(target, torch._ops.OpOverload):
             return None
         tensors = [leaf for leaf in values if isinstance(leaf, Value)]
-        meta = self._node.meta.get("val") if self._node else None
-        if not isinstance(meta, torch.Tensor) or meta.dtype.is_floating_point or meta.numel() > 1 << 20:
+        metas = pytree.tree_leaves(self._node.meta.get("val") if self._node else None)
+        if not all(isinstance(meta, torch.Tensor) and _is_index(meta) for meta in metas):
             return None
         if any(value.known is None for value in tensors) or torch.Tag.nondeterministic_seeded in target.tags:
             return None
         args, kwargs = pytree.tree_map(lambda a: a.known if isinstance(a, Value) else a, (args, kwargs), is_leaf=_is_value)
         with torch.no_grad():
             result = target(*args, **{**kwargs, **({"device": "cpu"} if "device" in kwargs else {})})
-        return constant_value(self.w, result)
+        return pytree.tree_map(lambda tensor: constant_value(self.w, tensor), result)
 
     def _opaque(self, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The op as it stands in the model, on tiled rows."""
@@ -206,6 +206,12 @@ class Interpreter(fx.Interpreter):
 
     def _log(self, op: str, rule: str = "", refusal: str = "") -> None:
         self.result.decisions.append(Decision(self._name(), op, rule, refusal))
+
+
+def _is_index(meta: torch.Tensor) -> bool:
+    """Whether a tensor may be an index or a mask, small enough to be computed when compiling."""
+    static = all(isinstance(size, int) for size in meta.shape)
+    return static and not meta.dtype.is_floating_point and meta.numel() <= 1 << 20
 
 
 def _is_value(leaf: Any) -> bool:
