@@ -243,6 +243,60 @@ def multiply_add(w: Workspace, total: Operand, product: Product, scale: float) -
     return _unmerge(w, w.program.call(aten.addmm.default, addend, a, b, shape=shape, out=a.dtype, **kwargs), r)
 
 
+Scaled = tuple[float, Operand | Product]
+"""A value that is ready to be written, and the factor that it is to be added with."""
+
+
+def join_products(w: Workspace, items: Sequence[Scaled]) -> list[Scaled]:
+    """Products with the same outer axes become one: `x V + y W = [x y] [V; W]`, where that moves less memory."""
+    groups: dict[object, list[tuple[float, Product]]] = {}
+    result: list[Scaled] = []
+    for scale, item in items:
+        key = _joinable(item)
+        if key is None:
+            result.append((scale, item))
+        else:
+            assert isinstance(item, Product)
+            groups.setdefault(key, []).append((scale, item))
+    for group in groups.values():
+        joined = _join(w, group) if len(group) > 1 else None
+        result.extend([(1.0, joined)] if joined is not None else group)
+    return result
+
+
+def _joinable(item: Operand | Product) -> object:
+    """What products must have in common to be joined; None for one that is not a plain matrix product per candidate."""
+    if isinstance(item, Operand):
+        return None
+    x, y = _rows_first(item.x, item.y)
+    r = roles(x.axes, y.axes, item.kept)
+    if r.batch or not (r.inner and r.left and r.right) or y.has_rows or not x.has_rows:
+        return None
+    return r.left, frozenset(r.right), x.dtype
+
+
+def _join(w: Workspace, group: Sequence[tuple[float, Product]]) -> Product | None:
+    sides = [_rows_first(product.x, product.y) for _, product in group]
+    first = roles(sides[0][0].axes, sides[0][1].axes, group[0][1].kept)
+    inner = [roles(x.axes, y.axes, p.kept).inner for (x, y), (_, p) in zip(sides, group, strict=True)]
+    rows, columns = volume(first.left, w.candidates), volume(first.right, w.candidates)
+    moved = w.profile.call + w.profile.gather * rows * sum(volume(axes, w.candidates) for axes in inner)
+    saved = (len(group) - 1) * (w.profile.call + w.profile.element * rows * columns)
+    if moved > saved:
+        return None
+    ordered = [_in_order(x, y, Roles((), axes, first.left, first.right)) for (x, y), axes in zip(sides, inner, strict=True)]
+    left = [_matrix(w, x, (), first.left, r.inner) for (x, _), r in zip(sides, ordered, strict=True)]
+    right = [
+        w.program.scale(_matrix(w, y, (), r.inner, first.right), scale)
+        for (_, y), r, (scale, _) in zip(sides, ordered, group, strict=True)
+    ]
+    axis = w.axes.fresh(sum(volume(axes, w.candidates) for axes in inner))
+    x = w.program.view(w.program.cat(left, 1), [size_of(a) for a in (*first.left, axis)])
+    y = w.program.view(w.program.cat(right, 0), [size_of(a) for a in (axis, *first.right)])
+    kept = frozenset((*first.left, *first.right))
+    return Product(Operand(x, (*first.left, axis)), Operand(y, (axis, *first.right)), kept)
+
+
 def _rows_first(x: Operand, y: Operand) -> tuple[Operand, Operand]:
     """The operand with rows on the left (then the one built first): the result keeps its layout."""
     if (y.has_rows, -y.tensor.serial) > (x.has_rows, -x.tensor.serial):

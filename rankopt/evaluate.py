@@ -11,10 +11,10 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from rankopt import operands as ops
-from rankopt.axes import ROW, Axis, sizes
-from rankopt.contraction import Product, Sketch, cost, multiply, multiply_add, plan, sketch
+from rankopt.axes import ROW, Axis, Group, sizes
+from rankopt.contraction import Product, Sketch, cost, join_products, multiply, multiply_add, plan, sketch
 from rankopt.operands import Operand
-from rankopt.program import Stage
+from rankopt.program import Expr, Stage, aten
 from rankopt.values import Cat, Node, Sum, Term
 from rankopt.workspace import Workspace
 
@@ -47,6 +47,7 @@ def add_up(w: Workspace, terms: Sequence[Term]) -> Operand:
     for term in terms:
         scale, placed = _place_coefficient(w, term)
         pending.append((scale, plan(w, placed.operands, placed.axes)))
+    pending = join_products(w, pending)
     pending.sort(key=lambda item: (isinstance(item[1], Product), _rank(item[1])))
     scale, first = pending[0]
     total = multiply(w, first)
@@ -154,17 +155,27 @@ def _join(w: Workspace, cat: Cat) -> Operand:
     order = ops.merge_axes([tuple(a for a in o.axes if a not in p.axes) for p, o in zip(parts, forced, strict=True)])
     order = _place_axis(cat.axis, order, [(p.axes, o.axes) for p, o in zip(parts, forced, strict=True)])
     at = order.index(cat.axis)
-    tensors = []
+    positions = np.concatenate([part.positions for part in parts])
+    if all(not part.axes and len(operand.axes) + 1 == len(order) for part, operand in zip(parts, forced, strict=True)):
+        return Operand(_stack(w, forced, order, at), order)
+    tensors: list[Expr] = []
     for part, operand in zip(parts, forced, strict=True):
         inner = (*order[:at], *part.axes, *order[at + 1 :])
         shape = [ops.size_of(axis) for axis in order]
         shape[at] = int(np.prod(sizes(part.axes)))
         tensors.append(w.program.view(ops.expand(w, operand, inner), shape))
     tensor = w.program.cat(tensors, at)
-    positions = np.concatenate([part.positions for part in parts])
     if not np.array_equal(positions, np.arange(cat.axis.size)):
         tensor = w.program.index_select(tensor, at, np.argsort(positions))
     return Operand(tensor, order)
+
+
+def _stack(w: Workspace, operands: Sequence[Operand], order: Group, at: int) -> Expr:
+    """Parts of one place each, in order, as one call."""
+    inner = (*order[:at], *order[at + 1 :])
+    tensors = [ops.arrange(w, operand, inner) for operand in operands]
+    shape = tuple(ops.size_of(axis) for axis in order)
+    return w.program.call(aten.stack.default, tensors, at, shape=shape, out=tensors[0].dtype)
 
 
 def _place_axis(axis: Axis, order: tuple[Axis, ...], parts: Sequence[tuple[tuple[Axis, ...], ...]]) -> tuple[Axis, ...]:

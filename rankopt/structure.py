@@ -15,6 +15,7 @@ from rankopt import operands as ops
 from rankopt.axes import Axis, Group, sizes
 from rankopt.evaluate import force
 from rankopt.operands import Index, Operand
+from rankopt.symmetry import canonical_pairs
 from rankopt.values import Cat, Node, Part, Sum, Term, identity, leaf
 from rankopt.workspace import Workspace
 
@@ -45,6 +46,8 @@ def pick(w: Workspace, node: Node, old: Group, index: Index, new: Group) -> Node
         return node
     if isinstance(node, Sum):
         return _pick_sum(w, node, old, index, new)
+    if len(old) == 2 and len(new) == 1:
+        index = canonical_pairs(node, old, index)
     if node.axis in old:
         return _pick_cat(w, node, old, index, new)
     parts = tuple(Part(p.positions, p.axes, pick(w, p.node, old, index, new)) for p in node.parts)
