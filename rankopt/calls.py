@@ -10,6 +10,8 @@ import inspect
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
+from types import NoneType
 from typing import Any
 
 import torch
@@ -18,6 +20,8 @@ from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from rankopt.errors import CaptureError, InputError
+
+_PLAIN = (NoneType, bool, int, float, complex, str, bytes, torch.dtype, torch.device, Enum)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,9 @@ class CallSignature:
         """Reads the signature off an example call. Raises InputError where the call does not fit."""
         bound = _bind(signature, args, kwargs)
         paths, spec = pytree.tree_flatten_with_path(bound)
+        for path, leaf in paths:
+            if not isinstance(leaf, (Tensor, *_PLAIN)):
+                raise _cannot_be_named(_name(path, signature), leaf)
         leaves = tuple(
             _name(path, signature) if isinstance(leaf, Tensor) else Constant(_name(path, signature), leaf)
             for path, leaf in paths
@@ -148,6 +155,12 @@ def with_rows(inputs: Mapping[str, Tensor], rows: int, shift: int = 0) -> dict[s
     }
 
 
+def _row_range(tensor: Tensor, rows: int, shift: int) -> Tensor:
+    if tensor.dim() == 0:
+        return tensor.clone()
+    return tensor[(torch.arange(rows, device=tensor.device) + shift) % tensor.shape[0]]
+
+
 def row_counts_unlike(shapes: Sequence[Sequence[int]], count: int) -> tuple[int, ...]:
     """The first primes from 7 up that are no size of `shapes`: row counts that cannot be mistaken."""
     sizes = {size for shape in shapes for size in shape}
@@ -183,6 +196,14 @@ def _name(path: Sequence[Any], signature: inspect.Signature) -> str:
     if signature.parameters[parts[0]].kind is inspect.Parameter.VAR_KEYWORD:
         parts = parts[1:]  # forward(**features): the keywords are the names
     return ".".join(parts)
+
+
+def _cannot_be_named(name: str, leaf: Any) -> InputError:
+    return InputError(
+        f"argument '{name}' is a {type(leaf).__name__}: the tensors in it, if any, cannot be told apart.\n"
+        "  fix: pass tensors, or dicts, lists and tuples of them; for a dataclass of tensors,\n"
+        "       call torch.export.register_dataclass"
+    )
 
 
 def _difference(missing: Sequence[str], unknown: Sequence[str]) -> str:

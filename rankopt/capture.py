@@ -31,6 +31,7 @@ from rankopt.programs import (
     input_values,
     keep_tensor_outputs,
     output_constants,
+    row_range,
     shared_rows,
     tensor_inputs,
     weight_tensors,
@@ -74,6 +75,7 @@ class CapturedModel:
     inputs: tuple[ModelInput, ...]  # in call order
     weights: tuple[Weight, ...]
     rows: sympy.Symbol  # the symbol of the row count in the graph's shapes
+    max_rows: int | None  # an ExportedProgram may hold for so many rows only
     examples: dict[str, Tensor]  # example rows by input name; two rows at least, scalars as they are
     call: CallSignature
     out_spec: pytree.TreeSpec  # how the output is nested
@@ -121,7 +123,7 @@ def name_inputs(
     if isinstance(model, ExportedProgram):
         call = call_of_program(model)
     else:
-        call = CallSignature.of(inspect.signature(model.forward), args, kwargs)
+        call = CallSignature.of(inspect.signature(_uncompiled(model).forward), args, kwargs)
     return call.flatten(args, kwargs)
 
 
@@ -139,6 +141,7 @@ def capture(model: Model, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | 
     kwargs = kwargs or {}
     if isinstance(model, ExportedProgram):
         return _capture_program(model, args, kwargs)
+    model = _uncompiled(model)
     refuse_training_mode(model)
     call = CallSignature.of(inspect.signature(model.forward), args, kwargs)
     examples = _at_least_two_rows(call.flatten(args, kwargs))
@@ -185,6 +188,7 @@ def _captured(
     """The captured form of an exported model; `names` are its own for its tensors, if it was wrapped."""
     rows = shared_rows(program)
     assert rows is not None  # whoever exported it has seen to that
+    _, most_rows = row_range(program)
     with tracing_conditions():
         graph, program = functional_graph(program)
         refuse_chance(graph)
@@ -209,8 +213,27 @@ def _captured(
     _tidy(graph, {weight.placeholder for weight in weights} | {item.placeholder for item in inputs})
     graph_module = fx.GraphModule({}, graph)
     return CapturedModel(
-        graph_module, tuple(inputs), tuple(weights), rows, examples, call, out_spec, constant_outputs
+        graph_module,
+        tuple(inputs),
+        tuple(weights),
+        rows,
+        most_rows,
+        examples,
+        call,
+        out_spec,
+        constant_outputs,
     )
+
+
+def _uncompiled(model: nn.Module) -> nn.Module:
+    """The module inside of `torch.compile(module)`, or the module itself."""
+    if isinstance(model, torch.jit.ScriptModule):
+        raise CaptureError(
+            "a TorchScript module has lost the Python that capture follows.\n"
+            "  fix: pass the nn.Module that was scripted"
+        )
+    inside = getattr(model, "_orig_mod", model)
+    return inside if isinstance(inside, nn.Module) else model
 
 
 def _at_least_two_rows(rows: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -84,6 +84,9 @@ class _Folding:
         value = self.value(node)
         if isinstance(value, Tensor):
             self.replace(node, self.constant(value))
+        elif isinstance(value, (tuple, list)):  # torch.where(mask), a tensor per dim
+            for part in list(node.users):
+                self.replace(part, self.constant(self.value(part)))
         elif isinstance(value, (bool, int, float)):
             for user in list(node.users):
                 user.args, user.kwargs = fx.map_arg(
@@ -120,7 +123,8 @@ def _index(folding: _Folding, node: fx.Node) -> None:
     """A boolean index is an index by the positions where it is true, one per dim that it covers."""
     indices: list[Any] = []
     for index in node.args[1]:  # type: ignore[union-attr]  # a list, by the operator's schema
-        if not isinstance(index, fx.Node) or index.meta["val"].dtype not in (torch.bool, torch.uint8):
+        dtype = getattr(index.meta.get("val"), "dtype", None) if isinstance(index, fx.Node) else None
+        if dtype not in (torch.bool, torch.uint8):
             indices.append(index)
             continue
         mask = folding.value(index)

@@ -94,7 +94,7 @@ def line_of_error(error: BaseException) -> str | None:
     frames = [
         f"{frame.filename}:{frame.lineno}"
         for frame in traceback.extract_tb(error.__traceback__)
-        if _is_users(frame.filename)
+        if is_users(frame.filename)
     ]
     return frames[-1] if frames else None
 
@@ -102,11 +102,12 @@ def line_of_error(error: BaseException) -> str | None:
 def line_of_node(node: fx.Node) -> str | None:
     """`file:line` of the user's innermost frame at which the node was traced, if that was recorded."""
     frames = _FRAME.findall(node.meta.get("stack_trace") or "")
-    users = [f"{file}:{line}" for file, line in frames if _is_users(file)]
+    users = [f"{file}:{line}" for file, line in frames if is_users(file)]
     return users[-1] if users else None
 
 
-def _is_users(filename: str) -> bool:
+def is_users(filename: str) -> bool:
+    """Whether a source file is the model's: not of torch, of this package, or of the standard library."""
     if filename.startswith("<"):
         return False
     path = os.path.abspath(filename)

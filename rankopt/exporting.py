@@ -19,9 +19,9 @@ from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
 from rankopt.calls import CallSignature, row_counts_unlike, with_rows
-from rankopt.diagnosis import explain
+from rankopt.diagnosis import ROWS_AS_INT, explain, refusal
 from rankopt.errors import CaptureError
-from rankopt.programs import shared_rows
+from rankopt.programs import line_of_row_guard, row_range, shared_rows
 from rankopt.row_counts import capture_at_row_counts
 
 
@@ -59,6 +59,8 @@ def export_rows(function: RowFunction, examples: Mapping[str, Tensor]) -> Export
     with tracing_conditions():
         try:
             return _export(function, tensors)
+        except CaptureError:
+            raise
         except Exception as error:  # torch raises whatever its layers raise
             stopped = error
         try:
@@ -94,11 +96,17 @@ def _export(function: nn.Module, tensors: Sequence[Tensor]) -> ExportedProgram:
         if "specialized it to be a constant" in str(error):
             raise  # an automatic dimension would be specialised too, without a word
         stopped = error
-    with contextlib.suppress(Exception):
+    try:
         program = _export_with(Dim.AUTO, function, tensors)
-        if shared_rows(program) is not None:
-            return program
-    raise stopped
+    except Exception:
+        raise stopped from None
+    if shared_rows(program) is None:
+        raise stopped
+    first, last = row_range(program)
+    if first > 2 or last is not None:
+        bounds = f"what was traced holds from {first} rows" + (f" to {last}" if last is not None else "")
+        raise refusal(ROWS_AS_INT, line_of_row_guard(program), bounds)
+    return program
 
 
 def _export_with(rows: Any, function: nn.Module, tensors: Sequence[Tensor]) -> ExportedProgram:

@@ -1,6 +1,7 @@
 """What an ExportedProgram says of itself: its inputs, its outputs, its tensors, how it is called."""
 
 from collections.abc import Iterator
+from traceback import FrameSummary
 from typing import Any
 
 import sympy
@@ -11,7 +12,10 @@ from torch.export.graph_signature import ConstantArgument, InputKind, InputSpec,
 from torch.utils import _pytree as pytree
 
 from rankopt.calls import CallSignature, signature_of_program
+from rankopt.diagnosis import is_users
 from rankopt.errors import CaptureError
+
+_MORE_THAN_ANY_BATCH = 2**31  # torch bounds what it multiplies, so that sizes fit 64 bits
 
 
 def tensor_inputs(program: ExportedProgram) -> list[str]:
@@ -35,6 +39,26 @@ def shared_rows(program: ExportedProgram) -> sympy.Symbol | None:
     found = {size.node.expr if isinstance(size, torch.SymInt) else size for size in sizes}
     symbol = found.pop() if len(found) == 1 else None
     return symbol if isinstance(symbol, sympy.Symbol) else None
+
+
+def row_range(program: ExportedProgram) -> tuple[int, int | None]:
+    """The fewest and the most rows for which the program holds; None if there is no limit."""
+    rows = shared_rows(program)
+    if rows not in program.range_constraints:
+        return 0, None
+    bounds = program.range_constraints[rows]
+    return int(bounds.lower), int(bounds.upper) if bounds.upper < _MORE_THAN_ANY_BATCH else None
+
+
+def line_of_row_guard(program: ExportedProgram) -> str | None:
+    """The line of the model that first compared the number of rows with something, if that was recorded."""
+    rows = shared_rows(program)
+    values: list[Any] = list(input_values(program).values())  # fake tensors, all of one mode
+    for guard in values[0].fake_mode.shape_env.guards:
+        place = guard.sloc.framework_loc  # the caller's frame; torch's own where no user code compared
+        if rows in guard.expr.free_symbols and isinstance(place, FrameSummary) and is_users(place.filename):
+            return f"{place.filename}:{place.lineno}"
+    return None
 
 
 def call_of_program(program: ExportedProgram) -> CallSignature:

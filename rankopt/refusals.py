@@ -59,7 +59,8 @@ def refuse_unknown_sizes(graph: fx.Graph) -> None:
     """Raises CaptureError where a size, or a number, is known only once the data are."""
     for node in graph.nodes:
         if node.meta.get("unbacked_bindings"):
-            cause = DATA_DEPENDENT_SIZE if isinstance(node.meta.get("val"), torch.Tensor) else VALUE_READ
+            number = isinstance(node.meta.get("val"), (torch.SymInt, torch.SymFloat, torch.SymBool))
+            cause = VALUE_READ if number else DATA_DEPENDENT_SIZE
             raise refusal(cause, line_of_node(node), node.name)
 
 

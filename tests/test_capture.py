@@ -72,6 +72,17 @@ def test_plain_values_are_part_of_the_program():
         captured.flatten_call(args, {"scale": 4.0})
 
 
+def test_an_object_that_hides_its_tensors_is_refused():
+    class Batch:
+        x = torch.randn(5, 6)
+
+    model = small(lambda self, x: x)
+    with pytest.raises(InputError, match=r"'b' is a Batch(.|\n)*register_dataclass"):
+        capture(model, (torch.randn(5, 6), Batch()))
+    with pytest.raises(InputError, match="'b' is a ndarray"):
+        capture(model, (torch.randn(5, 6), torch.randn(5, 6).numpy()))
+
+
 def test_scalar_tensors_are_shared_by_all_rows():
     class Tempered(nn.Module):
         def forward(self, x, temperature):
@@ -292,6 +303,18 @@ def test_exported_program_with_a_submodule_called_model():
     for outer in (Outer().eval(), exported(Outer().eval(), two_inputs(7)[:1])):
         captured = capture(outer, two_inputs(7)[:1])
         assert {weight.name for weight in captured.weights} == {"model.weight", "model.bias"}
+
+
+def test_exported_program_for_a_limited_number_of_rows():
+    model = small(lambda self, x: x.relu())
+    assert capture(exported(model, two_inputs(7))).max_rows is None
+    assert capture(exported(model, two_inputs(7), rows=Dim("rows", max=4096))).max_rows == 4096
+
+
+def test_a_compiled_module_is_captured_as_the_module_inside():
+    model = small(lambda self, x: x.relu())
+    captured = capture(torch.compile(model, backend="eager"), two_inputs())
+    assert {weight.name for weight in captured.weights} == {"linear.weight", "linear.bias"}
 
 
 @pytest.mark.parametrize("rows", [Dim.STATIC, Dim.AUTO])

@@ -26,6 +26,7 @@ MASKS = {
     "computed": lambda self, x: gram(x).masked_select(torch.ones(3, 3).triu(1) > 0).view(-1, 3),
     "index": lambda self, x: gram(x)[:, self.mask] + x[:, :3],
     "nonzero": lambda self, x: gram(x).flatten(1)[:, self.mask.flatten().nonzero().squeeze(1)],
+    "where": lambda self, x: x[:, torch.where(torch.arange(6) > 2)[0]],
     "item": lambda self, x: x * self.mask.sum().item(),
     "rows_as_int": lambda self, x: gram(x).masked_select(self.mask).view(size_as_int(x), 3),
 }

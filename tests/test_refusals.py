@@ -148,3 +148,33 @@ def test_a_model_that_fails_is_told_where():
 
     with pytest.raises(CaptureError, match=r"cannot be traced(.|\n)*test_refusals\.py"):
         capture(small(wrong_shape), two_inputs())
+
+
+@pytest.mark.parametrize("limit", [3, 1000])
+def test_another_path_at_other_row_counts_is_refused(limit):
+    """The branch not taken for the example would be wrong, in silence, for fewer or for more rows."""
+
+    class Branches(nn.Module):
+        def forward(self, x):
+            return x if x.shape[0] < limit else x * 2
+
+    with pytest.raises(CaptureError, match=r"holds from \d+ rows(.|\n)*test_refusals\.py"):
+        capture(Branches().eval(), two_inputs()[:1])
+
+
+def test_a_weight_is_never_changed_by_capture():
+    def counts_and_zeros(self, x):
+        self.calls += 1
+        return x * self.calls + torch.zeros(size_as_int(x), 6)
+
+    model = small(counts_and_zeros, calls=torch.zeros(6))
+    with pytest.raises(CaptureError, match="changes the model's own state"):
+        capture(model, two_inputs())
+    assert torch.equal(model.calls, torch.zeros(6))
+
+
+def test_torchscript_is_refused():
+    with pytest.warns(DeprecationWarning, match="trace"):
+        traced = torch.jit.trace(nn.Linear(6, 6).eval(), two_inputs()[0])
+    with pytest.raises(CaptureError, match="TorchScript"):
+        capture(traced, two_inputs()[:1])
