@@ -14,7 +14,7 @@ from rich.table import Table
 
 from rankopt.errors import RankoptError
 from rankopt.zoo.dataset import Dataset, Role
-from rankopt.zoo.files import refuse_overwrite, write_whole
+from rankopt.zoo.files import check_output, write_whole
 from rankopt.zoo.registry import ENTRIES
 
 if TYPE_CHECKING:
@@ -44,9 +44,7 @@ def list_models() -> None:
 @click.option("--ablation", type=click.Choice(["context", "target"]), help="See only these fields.")
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True)
 @click.option("--force", is_flag=True, help="Overwrite files that are there.")
-@click.option(
-    "--json", "metrics", type=click.Path(path_type=Path, dir_okay=False), help="Metrics go here too."
-)
+@click.option("--json", "metrics", type=click.Path(path_type=Path, dir_okay=False), help="Metrics go here.")
 @click.option("--checkpoint", type=click.Path(path_type=Path, dir_okay=False), help="Go on from here.")
 def train(
     model: str,
@@ -62,12 +60,18 @@ def train(
 ) -> None:
     """Train MODEL and save it, as a torch.export program for any number of rows."""
     # Imported here because training needs scikit-learn, which listing and the models themselves do not.
-    from rankopt.zoo import train as training
+    try:
+        from rankopt.zoo import train as training
+    except ModuleNotFoundError as error:
+        raise click.ClickException(f"{error}.\n  fix: pip install 'rankopt[zoo]'") from error
     from rankopt.zoo.export import export_program, save_program
 
     try:
-        for path in filter(None, (output, metrics)):
-            refuse_overwrite(path, force)
+        check_output(output, force)
+        if metrics is not None:
+            check_output(metrics, force)
+        if checkpoint is not None:
+            check_output(checkpoint, force=True)
         dataset = load_data(data, data_path)
         if ablation is not None:
             dataset = dataset.only(ablation)

@@ -1,11 +1,13 @@
 """What holds for every model of the zoo, and a few sums done by hand."""
 
+import importlib.util
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+import rankopt.zoo
 from rankopt.zoo import ENTRIES, Entry, Field, Schema
 from rankopt.zoo.autoint import AutoInt, AutoIntConfig
 from rankopt.zoo.dcnv2 import BASELINE, DCNv2, DCNv2Config, FullRankCross, LowRankCross, MixtureCross
@@ -17,7 +19,6 @@ from rankopt.zoo.mlcc import MLCC, CompressionCrossing, MLCCConfig
 
 ROWS = 64
 DrawRows = Callable[..., dict[str, Tensor]]
-Build = Callable[[list[Field]], nn.Module]
 
 CONFIGURATIONS: dict[str, Callable[[tuple[Field, ...]], nn.Module]] = {
     **{name: entry.model for name, entry in ENTRIES.items()},
@@ -84,6 +85,14 @@ def test_exports_with_any_number_of_rows(model: nn.Module, schema: Schema, draw_
     for count in (1, 5, 33):
         features = draw_rows(schema.fields, count)
         torch.testing.assert_close(program.module()(features), model(features))
+
+
+def test_a_second_copy_of_the_package_is_refused() -> None:
+    spec = importlib.util.spec_from_file_location("zoo", rankopt.zoo.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    with pytest.raises(ImportError, match=r"import rankopt\.zoo, not zoo"):
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
 
 def non_embedding_parameters(model: nn.Module) -> int:

@@ -162,6 +162,12 @@ def test_command_lists_every_model() -> None:
     assert all(name in result.output for name in ENTRIES)
 
 
+def test_command_asks_for_the_folder_before_it_trains(tmp_path: Path) -> None:
+    result = CliRunner().invoke(zoo, ["train", "dnn", "-o", str(tmp_path / "missing" / "x.pt2")])
+    assert result.exit_code == 1
+    assert "create it" in result.output
+
+
 def test_command_refuses_an_unknown_model(tmp_path: Path) -> None:
     result = CliRunner().invoke(zoo, ["train", "gbdt", "-o", str(tmp_path / "x.pt2")])
     assert result.exit_code == 2
