@@ -17,11 +17,12 @@ import torch
 from rankopt import algebra
 from rankopt import operands as ops
 from rankopt.axes import ROW, Axis, Group
-from rankopt.evaluate import force
+from rankopt.evaluate import force, join
 from rankopt.operands import Operand
 from rankopt.passes.elementwise import to_dtype
 from rankopt.program import Expr, aten
 from rankopt.rules import Refusal, rule
+from rankopt.structure import concatenate
 from rankopt.values import Cat, Node, Part, Sum, Term, Value, leaf
 from rankopt.workspace import Workspace
 
@@ -106,14 +107,22 @@ def _merge(w: Workspace, node: Node, axes: Group, safe: bool) -> Node:
 
 
 def _directly(w: Workspace, node: Node, axes: Group, safe: bool) -> Node | None:
-    """Torch's own softmax, where one tensor holds the whole axis."""
-    operand = force(w, node)
-    present = [axis for axis in axes if axis in operand.axes]
-    if len(present) != 1 or len(axes) != 1:
+    """Torch's own softmax, where one tensor holds the whole axis. The order of its places does not matter."""
+    if len(axes) != 1:
+        return None
+    axis, positions = axes[0], None
+    if isinstance(node, Cat):
+        axis = w.axes.fresh(node.axis.size)
+        operand, positions = join(w, node, axis)
+    else:
+        operand = force(w, node)
+    if axis not in operand.axes:
         return None
     target = aten._safe_softmax.default if safe else aten.softmax.int
-    at = operand.axes.index(present[0])
-    return leaf(Operand(w.program.call(target, operand.tensor, at, shape=operand.tensor.dims, out=operand.dtype), operand.axes))
+    at = operand.axes.index(axis)
+    tensor = w.program.call(target, operand.tensor, at, shape=operand.tensor.dims, out=operand.dtype)
+    result = leaf(Operand(tensor, operand.axes))
+    return result if positions is None else concatenate(w, axes[0], [Part(positions, (axis,), result)])
 
 
 def _maximum(w: Workspace, score: Operand, axes: Sequence[Axis]) -> Operand:

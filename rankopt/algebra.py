@@ -21,7 +21,7 @@ import numpy as np
 from rankopt import operands as ops
 from rankopt.axes import Axis, Group, sizes, volume
 from rankopt.contraction import Sketch, cost, sketch
-from rankopt.evaluate import estimate, evaluate, force
+from rankopt.evaluate import estimate, evaluate, force, join
 from rankopt.operands import Operand
 from rankopt.program import Expr, Stage, aten
 from rankopt.structure import concatenate, pick
@@ -305,7 +305,8 @@ def pointwise(w: Workspace, build: Callable[..., Expr], nodes: Sequence[Node]) -
     if cat is None:
         return leaf(ops.pointwise(w, build, [force(w, node) for node in nodes]))
     parts = _distribute(w, nodes, cat, lambda inner, _: pointwise(w, build, inner))
-    return coalesce(w, concatenate(w, cat.axis, parts))
+    node = concatenate(w, cat.axis, parts)
+    return coalesce(w, node) if w.policy.coalesce or len(cat.parts) > w.limits.parts else node
 
 
 def coalesce(w: Workspace, node: Node) -> Node:
@@ -330,14 +331,17 @@ def _fuse(w: Workspace, group: list[Part]) -> Part:
         return group[0]
     group = sorted(group, key=lambda part: int(part.positions[0]))
     axis = w.axes.fresh(sum(len(part.positions) for part in group))
-    inner: list[Part] = []
-    start = 0
-    for part in group:
-        places = np.arange(start, start + len(part.positions), dtype=np.int64)
-        inner.append(Part(places, part.axes, part.node))
-        start += len(part.positions)
-    node = leaf(force(w, Cat(axis, tuple(inner))))
-    return Part(np.concatenate([part.positions for part in group]), (axis,), node)
+    joined, places = join(w, Cat(axis, _renumbered(group)), axis)
+    return Part(np.concatenate([part.positions for part in group])[places], (axis,), leaf(joined))
+
+
+def _renumbered(group: Sequence[Part]) -> tuple[Part, ...]:
+    """The parts of a group as a Cat of their own: each at the positions that follow those of the one before."""
+    ends = np.cumsum([len(part.positions) for part in group])
+    return tuple(
+        Part(np.arange(end - len(part.positions), end, dtype=np.int64), part.axes, part.node)
+        for part, end in zip(group, ends, strict=True)
+    )
 
 
 def hoist(w: Workspace, node: Node, axes: Collection[Axis]) -> Node:

@@ -13,7 +13,7 @@ import numpy as np
 from rankopt import operands as ops
 from rankopt.axes import ROW, Axis, Group, sizes
 from rankopt.contraction import Product, Sketch, cost, join_products, multiply, multiply_add, plan, sketch
-from rankopt.operands import Operand
+from rankopt.operands import Index, Operand
 from rankopt.program import Expr, Stage, aten
 from rankopt.values import Cat, Node, Sum, Term
 from rankopt.workspace import Workspace
@@ -23,7 +23,7 @@ def force(w: Workspace, node: Node) -> Operand:
     """The value of `node`, dense over the axes along which it varies."""
     if node.forced is None:
         if isinstance(node, Cat):
-            node.forced = _join(w, node)
+            node.forced = _in_order(w, node)
         else:
             node.forced = add_up(w, collect(w, node.terms))
     return node.forced
@@ -148,26 +148,32 @@ def _sketch_of(terms: Sequence[Term]) -> Sketch:
 # ------------------------------------------------------------------------------------------------------ Cat
 
 
-def _join(w: Workspace, cat: Cat) -> Operand:
-    """Physical concatenation; places that the parts hold out of order are put right by one gather."""
+def _in_order(w: Workspace, cat: Cat) -> Operand:
+    """A Cat as one tensor; places that the parts hold out of order are put right by one gather."""
+    joined, positions = join(w, cat, cat.axis)
+    if np.array_equal(positions, np.arange(cat.axis.size)):
+        return joined
+    tensor = w.program.index_select(joined.tensor, joined.axes.index(cat.axis), np.argsort(positions))
+    return Operand(tensor, joined.axes)
+
+
+def join(w: Workspace, cat: Cat, axis: Axis) -> tuple[Operand, Index]:
+    """The parts of a Cat side by side along `axis`, and the position in the Cat of each place."""
     parts = sorted(cat.parts, key=lambda part: int(part.positions[0]))
     forced = [force(w, part.node) for part in parts]
     order = ops.merge_axes([tuple(a for a in o.axes if a not in p.axes) for p, o in zip(parts, forced, strict=True)])
-    order = _place_axis(cat.axis, order, [(p.axes, o.axes) for p, o in zip(parts, forced, strict=True)])
-    at = order.index(cat.axis)
+    order = _place_axis(axis, order, [(p.axes, o.axes) for p, o in zip(parts, forced, strict=True)])
+    at = order.index(axis)
     positions = np.concatenate([part.positions for part in parts])
     if all(not part.axes and len(operand.axes) + 1 == len(order) for part, operand in zip(parts, forced, strict=True)):
-        return Operand(_stack(w, forced, order, at), order)
+        return Operand(_stack(w, forced, order, at), order), positions
     tensors: list[Expr] = []
     for part, operand in zip(parts, forced, strict=True):
         inner = (*order[:at], *part.axes, *order[at + 1 :])
-        shape = [ops.size_of(axis) for axis in order]
+        shape = [ops.size_of(a) for a in order]
         shape[at] = int(np.prod(sizes(part.axes)))
         tensors.append(w.program.view(ops.expand(w, operand, inner), shape))
-    tensor = w.program.cat(tensors, at)
-    if not np.array_equal(positions, np.arange(cat.axis.size)):
-        tensor = w.program.index_select(tensor, at, np.argsort(positions))
-    return Operand(tensor, order)
+    return Operand(w.program.cat(tensors, at), order), positions
 
 
 def _stack(w: Workspace, operands: Sequence[Operand], order: Group, at: int) -> Expr:

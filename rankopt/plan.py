@@ -25,14 +25,14 @@ from rankopt.values import Part, Value
 from rankopt.workspace import Policy, Workspace
 
 FULL = Policy("full")
-EAGER_USERS = Policy("full, shared values pending", settle=False)
+APART = Policy("full, parts apart", coalesce=False)
 SPLIT = Policy("split only", compose=False)
 DENSE = Policy("no pending sums", defer=False, compose=False)
 UNCHANGED = Policy("unchanged", unchanged=True, defer=False, compose=False)
 
 UNSHARED = Policy("without sharing", share=False)
 
-POLICIES: tuple[Policy, ...] = (FULL, EAGER_USERS, SPLIT, DENSE, UNCHANGED)
+POLICIES: tuple[Policy, ...] = (FULL, APART, SPLIT, DENSE, UNCHANGED)
 """In the order in which a draw is decided."""
 
 

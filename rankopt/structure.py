@@ -21,7 +21,10 @@ from rankopt.workspace import Workspace
 
 
 def concatenate(w: Workspace, axis: Axis, parts: Sequence[Part]) -> Node:
-    """A Cat in normal form: no empty part, no Cat on the same axis inside, no Cat of one whole part."""
+    """A Cat in normal form: no empty part, no Cat on the same axis inside, no Cat of one part in its own order.
+
+    One part in another order stays a Cat: whoever reads it permutes its own weights instead of the activations.
+    """
     flat: list[Part] = []
     for part in parts:
         if not len(part.positions):
@@ -31,10 +34,8 @@ def concatenate(w: Workspace, axis: Axis, parts: Sequence[Part]) -> Node:
             flat.extend(Part(part.positions[p.positions], p.axes, p.node) for p in inner.parts)
         else:
             flat.append(part)
-    if len(flat) == 1 and len(flat[0].axes) <= 1:
-        only = flat[0]
-        inverse = np.argsort(only.positions)
-        return pick(w, only.node, only.axes, inverse.reshape(axis.size), (axis,))
+    if len(flat) == 1 and len(flat[0].axes) <= 1 and np.array_equal(flat[0].positions, np.arange(axis.size)):
+        return pick(w, flat[0].node, flat[0].axes, identity((axis,)), (axis,))
     return Cat(axis, tuple(flat))
 
 

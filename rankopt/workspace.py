@@ -24,6 +24,9 @@ class Policy:
     defer: bool = True
     compose: bool = True
     settle: bool = True
+    coalesce: bool = True
+    """Join parts of the same rank into one tensor after each elementwise op; otherwise they stay apart as long as they
+    can, which saves copies and costs more, smaller calls."""
     share: bool = True
     """Treat context inputs as rank-2; without it only plain rewriting remains (a baseline for the report)."""
     unchanged: bool = False
