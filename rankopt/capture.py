@@ -211,17 +211,16 @@ def _captured(
         for name, placeholder in zip(call.names, tensor_inputs(program), strict=True)
     ]
     _tidy(graph, {weight.placeholder for weight in weights} | {item.placeholder for item in inputs})
-    graph_module = fx.GraphModule({}, graph)
     return CapturedModel(
-        graph_module,
-        tuple(inputs),
-        tuple(weights),
-        rows,
-        most_rows,
-        examples,
-        call,
-        out_spec,
-        constant_outputs,
+        graph_module=fx.GraphModule({}, graph),
+        inputs=tuple(inputs),
+        weights=tuple(weights),
+        rows=rows,
+        max_rows=most_rows,
+        examples=examples,
+        call=call,
+        out_spec=out_spec,
+        output_constants=constant_outputs,
     )
 
 

@@ -19,7 +19,7 @@ from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
 from rankopt.calls import CallSignature, row_counts_unlike, with_rows
-from rankopt.diagnosis import ROWS_AS_INT, explain, refusal
+from rankopt.diagnosis import ROWS_AS_INT, explain, line_of_error, refusal
 from rankopt.errors import CaptureError
 from rankopt.programs import line_of_row_guard, row_range, shared_rows
 from rankopt.row_counts import capture_at_row_counts
@@ -66,10 +66,9 @@ def export_rows(function: RowFunction, examples: Mapping[str, Tensor]) -> Export
         try:
             return _export(capture_at_row_counts(function, examples), tensors)
         except Exception as error:
-            refused = explain(stopped)
-            if isinstance(error, CaptureError) and "unknown line" in str(refused):
-                refused = error
-            raise refused from stopped
+            # The better answer is the one that has a line: torch's, unless it only stopped at the end.
+            located = isinstance(error, CaptureError) and line_of_error(stopped) is None
+            raise (error if located else explain(stopped)) from stopped
 
 
 @contextlib.contextmanager
