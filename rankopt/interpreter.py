@@ -86,7 +86,7 @@ class Interpreter(fx.Interpreter):
             return self._scalar(n, meta)
         result = super().run_node(n)
         if n.op == "call_function" and isinstance(result, Value):
-            if self.w.policy.settle and self._read_by_nonlinear(n):
+            if self._to_be_shared(n):
                 for sum_ in leaves(result.node):
                     if sum_.operand is None:
                         force(self.w, sum_)
@@ -99,9 +99,10 @@ class Interpreter(fx.Interpreter):
             self.result.labels[n.name] = opaque_label(result.tensor.inputs)
         return result
 
-    def _read_by_nonlinear(self, n: fx.Node) -> bool:
+    def _to_be_shared(self, n: fx.Node) -> bool:
+        """Whether a value is evaluated at once because several ops read it."""
         users = [user for user in n.users if user.op == "call_function"]
-        return len(users) > 1 and any(_forces(user.target) for user in users)
+        return len(users) > 1 and (self.w.policy.share_values or any(_forces(user.target) for user in users))
 
     def _scalar(self, n: fx.Node, meta: Any) -> Any:
         size = symbolic_size(meta, self.rows)

@@ -7,7 +7,7 @@ is tried, each program is priced as a whole, and "leave the model unchanged" is 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -25,14 +25,13 @@ from rankopt.values import Part, Value
 from rankopt.workspace import Policy, Workspace
 
 FULL = Policy("full")
-APART = Policy("full, parts apart", coalesce=False)
-SPLIT = Policy("split only", compose=False)
+SHARED = Policy("full, shared values evaluated", share_values=True)
+SPLIT = Policy("split only", compose=False, share_values=True)
 DENSE = Policy("no pending sums", defer=False, compose=False)
 UNCHANGED = Policy("unchanged", unchanged=True, defer=False, compose=False)
-
 UNSHARED = Policy("without sharing", share=False)
 
-POLICIES: tuple[Policy, ...] = (FULL, APART, SPLIT, DENSE, UNCHANGED)
+POLICIES: tuple[Policy, ...] = (FULL, SHARED, SPLIT, DENSE, UNCHANGED)
 """In the order in which a draw is decided."""
 
 
@@ -91,8 +90,15 @@ def alternatives(
     passes: Collection[str] | None = None,
     policies: Sequence[Policy] = POLICIES,
 ) -> list[Plan]:
-    """The plans of all policies, the cheapest first; of equals, the one listed first."""
+    """The plans of all policies, the cheapest first; of equals, the one listed first.
+
+    The cheapest is tried once more with the parts of its values kept apart.
+    """
     plans = [interpret(captured, roles, candidates, policy, passes) for policy in policies]
+    best = min(plans, key=lambda plan: plan.time)
+    if not best.policy.unchanged:
+        apart = replace(best.policy, name=f"{best.policy.name}, parts apart", coalesce=False)
+        plans.append(interpret(captured, roles, candidates, apart, passes))
     return sorted(plans, key=lambda plan: plan.time)
 
 

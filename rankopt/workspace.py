@@ -17,13 +17,14 @@ class Policy:
         and only the split between context and target parts of a concatenation remains.
     compose: contract pending products in any order, so that weights may meet context values before target values do
         ("folds"); otherwise products are contracted in the order in which the model wrote them.
-    settle: force a value that several users read when one of them is nonlinear, so that nothing is computed twice.
+    share_values: evaluate every value that several ops read, so that nothing is computed twice; otherwise only where one
+        of its readers is nonlinear, and the others may fold it into something cheaper.
     """
 
     name: str
     defer: bool = True
     compose: bool = True
-    settle: bool = True
+    share_values: bool = False
     coalesce: bool = True
     """Join parts of the same rank into one tensor after each elementwise op; otherwise they stay apart as long as they
     can, which saves copies and costs more, smaller calls."""
