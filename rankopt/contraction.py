@@ -99,7 +99,7 @@ def _copy_cost(w: Workspace, x: Sketch, y: Sketch, r: Roles) -> float:
     cost = 0.0
     for operand, outer in ((x, r.left), (y, r.right)):
         if operand.stage is not Stage.WEIGHT and not _is_matrix(operand.axes, r.batch, outer, r.inner):
-            cost += w.profile.gather * operand.volume(w.candidates)
+            cost += w.profile.copy * operand.volume(w.candidates)
     return cost
 
 
@@ -281,7 +281,7 @@ def _join(w: Workspace, group: Sequence[tuple[float, Product]]) -> Product | Non
     inner = [roles(x.axes, y.axes, p.kept).inner for (x, y), (_, p) in zip(sides, group, strict=True)]
     rows, columns = volume(first.left, w.candidates), volume(first.right, w.candidates)
     moved = w.profile.call + w.profile.gather * rows * sum(volume(axes, w.candidates) for axes in inner)
-    saved = (len(group) - 1) * (w.profile.call + w.profile.element * rows * columns)
+    saved = (len(group) - 1) * (w.profile.call + w.profile.gather * rows * columns)
     if moved > saved:
         return None
     ordered = [_in_order(x, y, Roles((), axes, first.left, first.right)) for (x, y), axes in zip(sides, inner, strict=True)]

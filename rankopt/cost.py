@@ -40,28 +40,38 @@ class Profile:
     Only ratios matter: one written element costs as much as `element / multiply_add` multiply-adds.
     """
 
-    multiply_add: float = 0.016
+    multiply_add: float = 0.013
     """One multiply-add of a large matrix product."""
-    element: float = 0.30
-    """One element written by an elementwise call."""
-    gather: float = 0.60
-    """One element moved by a gather, a concatenation or a copy."""
-    small_matrix: float = 60.0
+    thin: float = 9.0
+    """How many times more a multiply-add costs in a product with fewer than 16 columns."""
+    vector: float = 6.0
+    """The same in a product with one row or column."""
+    small_matrix: float = 35.0
     """Set-up of one matrix in a batch of products."""
-    call: float = 2500.0
+    element: float = 0.16
+    """One element written by a simple elementwise call, or read by a reduction."""
+    function: float = 0.5
+    """One element of a transcendental function."""
+    gather: float = 0.28
+    """One element moved by a gather or a concatenation."""
+    copy: float = 0.5
+    """One element moved by a copy that permutes dims."""
+    call: float = 3000.0
     """Dispatch of one call that does work."""
-    view: float = 700.0
+    view: float = 900.0
     """Dispatch of one call that only makes a view."""
 
     def product(self, batch: int, rows: int, columns: int, inner: int) -> float:
         """Time of `batch` products `[rows, inner] @ [inner, columns]`, without dispatch.
 
-        Thin products do not reach the arithmetic peak: they are bound by reading the larger operand.
+        Thin products do not reach the arithmetic peak, and small matrices in a batch pay for their set-up.
         """
-        arithmetic = self.multiply_add * batch * rows * columns * inner
-        thin = 4.0 if min(rows, columns) < 4 else 1.0
-        traffic = 0.25 * self.element * batch * (rows * inner + inner * columns) + 0.5 * self.element * batch * rows * columns
-        return arithmetic * thin + traffic + (self.small_matrix * batch if batch > 1 else 0.0)
+        narrow = min(rows, columns)
+        factor = self.vector if narrow == 1 else self.thin if columns < 16 else 1.5 if columns < 32 else 1.0
+        arithmetic = self.multiply_add * factor * batch * rows * columns * inner
+        small = 3.0 if batch > 1 and rows * columns * inner < 20_000 and columns >= 16 else 1.0
+        written = 0.5 * self.element * batch * rows * columns
+        return arithmetic * small + written + (self.small_matrix * batch if batch > 1 else 0.0)
 
 
 DEFAULT = Profile()
@@ -158,6 +168,16 @@ REDUCTIONS = frozenset(
 """Calls whose work is in the elements read."""
 
 
+FUNCTIONS = frozenset(
+    {
+        aten.exp.default, aten.log.default, aten.sigmoid.default, aten.tanh.default, aten.gelu.default, aten.silu.default,
+        aten.softmax.int, aten._softmax.default, aten._safe_softmax.default, aten.layer_norm.default, aten.erf.default,
+        aten.softplus.default, aten.pow.Tensor_Scalar, aten.pow.Tensor_Tensor,
+    }
+)  # fmt: skip
+"""Elementwise calls that evaluate a transcendental function, and the norms."""
+
+
 def flops(exprs: list[Expr]) -> Flops:
     """FLOPs of a program. What runs once per model version is not charged to a request."""
     total = Flops()
@@ -176,19 +196,21 @@ def time(expr: Expr, rows: int, profile: Profile = DEFAULT) -> float:
         return 0.0
     if expr.target in FREE:
         if expr.target is aten.reshape.default and copies(expr):
-            return profile.call + profile.gather * elements(expr.dims, rows)
+            return profile.call + profile.copy * elements(expr.dims, rows)
         return profile.view if expr.shape is not None else 0.0
     if expr.target in (aten.mm.default, aten.addmm.default, aten.bmm.default):
         x, y = expr.args[-2:]
         batch = elements(x.dims[:-2], rows)
         size = [elements((s,), rows) for s in (x.dims[-2], y.dims[-1], x.dims[-1])]
-        return profile.call + profile.product(batch, *size)
+        addend = elements(expr.dims, rows) if expr.target is aten.addmm.default and len(expr.args[0].dims) > 1 else 0
+        return profile.call + profile.product(batch, *size) + profile.gather * addend
     written = elements(expr.dims, rows) if expr.shape is not None else 0
     if expr.target in MOVES:
         return profile.call + profile.gather * written
     read = max((elements(x.dims, rows) for x in operands(expr.args) if x.shape is not None), default=0)
     work = profile.multiply_add * multiply_adds(expr, rows)
-    return profile.call + work + profile.element * max(written, read if expr.target in REDUCTIONS else 0)
+    each = profile.function if expr.target in FUNCTIONS else profile.element
+    return profile.call + work + each * max(written, read if expr.target in REDUCTIONS else 0)
 
 
 def copies(expr: Expr) -> bool:

@@ -75,8 +75,10 @@ class Ranker(nn.Module):
         self.stages = stages
         self.interface = interface
         self._sources = [self._register(source.name, source.is_constant, weights) for source in stages.sources]
+        self._sources_list: list[Tensor] = []
+        self._prepared_list: list[Tensor] = []
         self._version = -1
-        self._derived: list[str | None] = []
+        self._expectations = {role: self._expectation(role) for role in (Role.CONTEXT, Role.TARGET)}
         self.report: Report | None = None
         """What was saved, what was not, and why. None for a ranker that was loaded without its report."""
         self._origin: tuple[CapturedModel, Plan] | None = None
@@ -165,25 +167,38 @@ class Ranker(nn.Module):
 
     def _flat(self, inputs: Mapping[str, Any], role: Role) -> Mapping[str, Tensor]:
         """Inputs by path, checked."""
-        if any(isinstance(value, Mapping) for value in inputs.values()):
-            inputs = _flatten(inputs)
         if torch.compiler.is_compiling():
-            return inputs
-        expected = {info.name: info for info in self._expected(role)}
+            return _flatten(inputs)
+        expected = self._expectations[role]
         if inputs.keys() != expected.keys():
-            raise InputError(_names_message(role, set(inputs), list(expected)))
+            inputs = _flatten(inputs)
+            if inputs.keys() != expected.keys():
+                raise InputError(_names_message(role, set(inputs), list(expected)))
+        rows = 1 if role is Role.CONTEXT else None
+        device = self._sources_list[0].device if self._sources_list else None
+        for name, (dtype, shape) in expected.items():
+            tensor = inputs[name]
+            found = tensor.shape if isinstance(tensor, Tensor) else ()
+            if rows is None and found:
+                rows = found[0]
+            fits = found[1:] == shape and found[0] == rows if shape is not None and found else found == shape
+            if not fits or tensor.dtype is not dtype or tensor.device != (device or tensor.device):
+                self._explain_misfit(role, inputs)
+        return inputs
+
+    def _explain_misfit(self, role: Role, inputs: Mapping[str, Tensor]) -> None:
+        """Raises InputError with what is wrong, if something is."""
         rows: dict[str, int] = {}
-        for name, info in expected.items():
-            self._check(role, info, inputs[name])
+        for info in self._expected(role):
+            self._check(role, info, inputs[info.name])
             if info.shape is not None:
-                rows[name] = inputs[name].shape[0]
+                rows[info.name] = inputs[info.name].shape[0]
         if role is Role.TARGET and len(set(rows.values())) > 1:
             listed = ", ".join(f"'{name}' has {count}" for name, count in rows.items())
             raise InputError(
                 f"the target inputs must have one row per candidate, all the same number, but {listed}.\n"
                 "  fix: pass the same candidates to every target input"
             )
-        return inputs
 
     def _expected(self, role: Role) -> list[InputInfo]:
         found: list[InputInfo] = []
@@ -195,6 +210,9 @@ class Ranker(nn.Module):
             elif given.role is role:
                 found.append(info)
         return found
+
+    def _expectation(self, role: Role) -> dict[str, tuple[torch.dtype, tuple[int, ...] | None]]:
+        return {info.name: (info.dtype, info.shape) for info in self._expected(role)}
 
     def _check(self, role: Role, info: InputInfo, tensor: Any) -> None:
         if not isinstance(tensor, Tensor):
@@ -218,29 +236,26 @@ class Ranker(nn.Module):
             raise InputError(
                 f"'{info.name}' is {tensor.dtype}, expected {info.dtype}.\n  fix: convert it, .to({info.dtype})"
             )
-        device = self._device()
-        if device is not None and tensor.device != device:
+        device = self._sources_list[0].device if self._sources_list else tensor.device
+        if tensor.device != device:
             raise InputError(
                 f"'{info.name}' is on {tensor.device}, the ranker on {device}.\n  fix: move one of them, .to(device)"
             )
 
-    def _device(self) -> torch.device | None:
-        return self._tensor(self._sources[0]).device if self._sources else None
-
     # -------------------------------------------------------------------------------------------------- weights
 
     def refresh(self) -> None:
-        """Runs the weight stage again. Called on its own when a parameter has changed."""
-        sources = [self._tensor(name) for name in self._sources]
+        """Runs the weight stage again. Called on its own when a parameter has changed, or moved."""
+        self._sources_list = [self._tensor(name) for name in self._sources]
         with torch.no_grad():
-            prepared = self.stages.weight_stage(*sources)
-        self._derived = []
-        for i, tensor in enumerate(prepared):
-            whole = next((k for k, source in enumerate(sources) if source is tensor), None)
-            if whole is None:
-                self.register_buffer(f"_prepared_{i}", tensor.detach(), persistent=False)
-            self._derived.append(None if whole is None else self._sources[whole])
+            prepared = self.stages.weight_stage(*self._sources_list)
+        self._prepared_list = [tensor.detach() for tensor in prepared]
         self._version = self._current_version()
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Ranker:
+        super()._apply(fn, recurse)
+        self.refresh()
+        return self
 
     def load_original_state_dict(self, state_dict: Mapping[str, Tensor]) -> None:
         """New weights under the original model's names; nothing is optimised again.
@@ -265,20 +280,17 @@ class Ranker(nn.Module):
         """A weight by the name that it has in the original model."""
         return self._tensor(name)
 
-    def _prepared(self) -> list[Tensor]:
-        if torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters()):
-            return list(self.stages.weight_stage(*(self._tensor(name) for name in self._sources)))
+    def _prepared(self) -> Sequence[Tensor]:
+        if torch.is_grad_enabled() and any(source.requires_grad for source in self._sources_list):
+            prepared: Sequence[Tensor] = self.stages.weight_stage(*self._sources_list)
+            return prepared
         if not torch.compiler.is_compiling() and self._version != self._current_version():
             self.refresh()
-        return [
-            self._tensor(name) if name is not None else self._buffers[f"_prepared_{i}"]
-            for i, name in enumerate(self._derived)
-        ]  # type: ignore[misc]
+        return self._prepared_list
 
     def _current_version(self) -> int:
         """Grows with every in-place change of a weight. Tensors made in inference mode do not count changes."""
-        tensors = (self._tensor(name) for name in self._sources)
-        return sum(tensor._version for tensor in tensors if not tensor.is_inference())
+        return sum(source._version for source in self._sources_list if not source.is_inference())
 
     def _register(self, name: str, is_constant: bool, weights: Mapping[str, Tensor]) -> str:
         """Puts a tensor where the original model has it."""
