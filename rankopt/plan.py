@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from rankopt import cost
-from rankopt.axes import ROW, Rows
+from rankopt.axes import ROW, Group, Rows
 from rankopt.capture import CapturedModel, ModelInput
 from rankopt.dims import from_tensor, renamed
 from rankopt.errors import RolesError
@@ -136,8 +136,8 @@ def _input(w: Workspace, item: ModelInput, role: InputRole) -> Value:
 
 
 def _packed(w: Workspace, item: ModelInput, role: InputRole) -> Value:
-    whole = from_tensor(w, w.program.input(item.name, (1, *item.shape[1:]), item.dtype, Stage.CONTEXT))
     axis = w.axes.fresh(item.shape[1])
+    rest: tuple[Group, ...] = tuple((w.axes.fresh(size),) if size != 1 else () for size in item.shape[2:])
     parts: list[Part] = []
     for columns, rows, stage in (
         (role.context_columns, 1, Stage.CONTEXT),
@@ -146,6 +146,6 @@ def _packed(w: Workspace, item: ModelInput, role: InputRole) -> Value:
         shape = (rows, len(columns), *item.shape[2:])
         logical = (Rows(), *shape[1:])
         value = from_tensor(w, w.program.input(item.name, shape, item.dtype, stage), logical)
-        node = renamed(Value(((), (), *value.groups[2:]), value.node), ((), (), *whole.groups[2:]))
+        node = renamed(Value(((), (), *value.groups[2:]), value.node), ((), (), *rest))
         parts.append(Part(np.array(columns, dtype=np.int64), value.groups[1], node))
-    return Value(((ROW,), (axis,), *whole.groups[2:]), concatenate(w, axis, parts))
+    return Value(((ROW,), (axis,), *rest), concatenate(w, axis, parts))
