@@ -11,24 +11,27 @@ computed inside the call, so that they reach the original parameters.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
-from rankopt.calls import CallSignature
-from rankopt.errors import InputError, StageError
+from rankopt.calls import CallSignature, example_call
+from rankopt.capture import CapturedModel, capture
+from rankopt.errors import InputError, StageError, VerificationError
 from rankopt.requests import Request, split_rows
 from rankopt.selectors import InputRole, Role
 from rankopt.stages import Stages
 
 if TYPE_CHECKING:
-    from rankopt.capture import CapturedModel
     from rankopt.plan import Plan
     from rankopt.report.facts import Report
+    from rankopt.verify import Verification
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,8 @@ class Ranker(nn.Module):
         self._expectations = {role: self._expectation(role) for role in (Role.CONTEXT, Role.TARGET)}
         self.report: Report | None = None
         """What was saved, what was not, and why. None for a ranker that was loaded without its report."""
+        self.policy = ""
+        """How far the rewriting went: the name of one of `rankopt.plan.POLICIES`."""
         self._origin: tuple[CapturedModel, Plan] | None = None
         self.eval()
         self.refresh()
@@ -96,14 +101,14 @@ class Ranker(nn.Module):
 
         Raises InputError for a missing or unknown input, a wrong type, shape, device or number of rows.
         """
-        prepared = self._prepared()
+        prepared = self.prepared()
         state = self._run_context(prepared, self._flat(context, Role.CONTEXT))
         outputs = self._run_candidates(prepared, state, self._flat(target, Role.TARGET))
         return self.interface.unflatten_output(outputs)
 
     def context_stage(self, context: Mapping[str, Any]) -> State:
         """Everything that does not depend on the candidates, by name. See `forward` for the arguments."""
-        return self._run_context(self._prepared(), self._flat(context, Role.CONTEXT))
+        return self._run_context(self.prepared(), self._flat(context, Role.CONTEXT))
 
     def candidate_stage(self, state: Mapping[str, Tensor], target: Mapping[str, Any]) -> Any:
         """Scores, given the state of the request. Raises StageError when `state` is not of this ranker."""
@@ -118,7 +123,7 @@ class Ranker(nn.Module):
 
     def outputs(self, state: Mapping[str, Tensor], target: Mapping[str, Any]) -> tuple[Tensor, ...]:
         """The tensors of the output as a flat tuple, in the order of the original's."""
-        return self._run_candidates(self._prepared(), state, self._flat(target, Role.TARGET))
+        return self._run_candidates(self.prepared(), state, self._flat(target, Role.TARGET))
 
     def from_rows(self, *args: Any, check_context: bool = False, **kwargs: Any) -> Any:
         """Drop-in for the original call on tiled rows: the context is read off the first row.
@@ -156,12 +161,68 @@ class Ranker(nn.Module):
 
     def attach(self, captured: CapturedModel, plan: Plan) -> None:
         """Remembers what the ranker was made of, for `verify`."""
+        self.policy = plan.policy.name
         self._origin = captured, plan
 
     @property
     def origin(self) -> tuple[CapturedModel, Plan] | None:
         """The captured model and the plan; None for a ranker that was loaded."""
         return self._origin
+
+    def verify(
+        self,
+        requests: Sequence[Request] | int = 1,
+        candidates: Sequence[int] | None = None,
+        model: nn.Module | ExportedProgram | None = None,
+        example_inputs: Any = None,
+        seed: int = 0,
+    ) -> Verification:
+        """Compares the ranker with the original on tiled rows: in float64, and as served.
+
+        Args:
+            requests: given requests, or how many to draw per number of candidates.
+            candidates: numbers of candidates of the requests that are drawn; several by default.
+            model: the original, for a ranker that was loaded, or another model to compare with.
+            example_inputs: rows with which to call `model`, as for `optimize`; an ExportedProgram needs none.
+            seed: of the drawing.
+
+        Raises VerificationError where there is no original, InputError where `model` has other inputs.
+        """
+        from rankopt import verify  # which is written in terms of rankers
+
+        captured, plan = self._original(model, example_inputs)
+        numbers = verify.CANDIDATES if candidates is None else candidates
+        return verify.verify(captured, self, requests, numbers, seed, plan)
+
+    def _original(
+        self, model: nn.Module | ExportedProgram | None, example_inputs: Any
+    ) -> tuple[CapturedModel, Plan | None]:
+        if model is None and self._origin is not None:
+            return self._origin
+        if model is None:
+            raise VerificationError(
+                "a ranker that was loaded does not hold the original, so there is nothing to compare with.\n"
+                "  fix: ranker.verify(model=original)"
+            )
+        captured = capture(model, *example_call(example_inputs))
+        own = [(info.name, info.shape, info.dtype) for info in self.interface.inputs]
+        found = [(item.name, item.shape[1:] if item.shape else None, item.dtype) for item in captured.inputs]
+        if own != found:
+            raise InputError(
+                "the model is not the one that was optimised: its inputs differ.\n"
+                f"  expected: {_listed(own)}\n  found: {_listed(found)}\n"
+                "  fix: pass the original model"
+            )
+        return captured, None
+
+    def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> None:
+        """Writes the ranker to a .pt2 file, whole or not at all; `rankopt.load` reads it. See `rankopt.saved`.
+
+        Raises OutputError where the file exists and `overwrite` is not set, or cannot be written.
+        """
+        from rankopt import saved  # which is written in terms of rankers
+
+        saved.save(self, path, overwrite)
 
     # -------------------------------------------------------------------------------------------------- inputs
 
@@ -189,7 +250,7 @@ class Ranker(nn.Module):
     def _explain_misfit(self, role: Role, inputs: Mapping[str, Tensor]) -> None:
         """Raises InputError with what is wrong, if something is."""
         rows: dict[str, int] = {}
-        for info in self._expected(role):
+        for info in self.expected(role):
             self._check(role, info, inputs[info.name])
             if info.shape is not None:
                 rows[info.name] = inputs[info.name].shape[0]
@@ -200,7 +261,8 @@ class Ranker(nn.Module):
                 "  fix: pass the same candidates to every target input"
             )
 
-    def _expected(self, role: Role) -> list[InputInfo]:
+    def expected(self, role: Role) -> list[InputInfo]:
+        """The inputs of the context or of the target, in call order; a packed input has its columns in each."""
         found: list[InputInfo] = []
         for info, given in zip(self.interface.inputs, self.interface.roles, strict=True):
             if given.role is Role.PACKED:
@@ -212,7 +274,7 @@ class Ranker(nn.Module):
         return found
 
     def _expectation(self, role: Role) -> dict[str, tuple[torch.dtype, tuple[int, ...] | None]]:
-        return {info.name: (info.dtype, info.shape) for info in self._expected(role)}
+        return {info.name: (info.dtype, info.shape) for info in self.expected(role)}
 
     def _check(self, role: Role, info: InputInfo, tensor: Any) -> None:
         if not isinstance(tensor, Tensor):
@@ -276,11 +338,27 @@ class Ranker(nn.Module):
                 own[name].copy_(state_dict[name])
         self.refresh()
 
+    def weights(self) -> dict[str, Tensor]:
+        """The tensors of the model that the ranker reads, by their names in the model."""
+        names = [source.name for source in self.stages.sources if not source.is_constant]
+        return {name: self.get_parameter_or_buffer(name) for name in names}
+
+    def constants(self) -> dict[str, Tensor]:
+        """The tensors that the compiler made, such as indices, by their names in the ranker."""
+        names = [f"_{source.name}" for source in self.stages.sources if source.is_constant]
+        return {name: self._tensor(name) for name in names}
+
+    @property
+    def source_names(self) -> Sequence[str]:
+        """The names of all arguments of the weight stage, in its order: of `weights()` and of `constants()`."""
+        return self._sources
+
     def get_parameter_or_buffer(self, name: str) -> Tensor:
         """A weight by the name that it has in the original model."""
         return self._tensor(name)
 
-    def _prepared(self) -> Sequence[Tensor]:
+    def prepared(self) -> Sequence[Tensor]:
+        """The results of the weight stage, in the order of `stages.prepared`."""
         if torch.is_grad_enabled() and any(source.requires_grad for source in self._sources_list):
             prepared: Sequence[Tensor] = self.stages.weight_stage(*self._sources_list)
             return prepared
@@ -323,6 +401,10 @@ class Ranker(nn.Module):
         tensor = tensor if tensor is not None else module._buffers[last]
         assert tensor is not None
         return tensor
+
+
+def _listed(inputs: Sequence[tuple[str, tuple[int, ...] | None, torch.dtype]]) -> str:
+    return ", ".join(f"{name} {'scalar' if shape is None else ['R', *shape]} {dtype}" for name, shape, dtype in inputs)
 
 
 def _flatten(inputs: Mapping[str, Any], prefix: str = "") -> dict[str, Tensor]:

@@ -1,0 +1,83 @@
+"""Measuring side by side: everything that is compared runs in one process, in turn, and medians of many rounds count.
+
+Shared machines are noisy: single times mean little, ratios of interleaved medians mean something.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Milliseconds per call: median and quartiles over the rounds."""
+
+    median: float
+    low: float
+    high: float
+    rounds: int
+
+
+def interleaved(
+    calls: Mapping[str, Callable[[], Any]], rounds: int = 30, warmup: int = 3, seconds: float = 20.0
+) -> dict[str, Timing]:
+    """Times of `calls`, one call of each per round. Stops after `seconds`, but not before five rounds."""
+    for _ in range(warmup):
+        for call in calls.values():
+            call()
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    start = time.perf_counter()
+    for done in range(rounds):
+        for name, call in calls.items():
+            begin = time.perf_counter()
+            call()
+            times[name].append((time.perf_counter() - begin) * 1e3)
+        if done >= 4 and time.perf_counter() - start > seconds:
+            break
+    return {name: _timing(values) for name, values in times.items()}
+
+
+def _timing(values: Sequence[float]) -> Timing:
+    low, median, high = statistics.quantiles(values, n=4)
+    return Timing(median, low, high, len(values))
+
+
+def machine() -> dict[str, Any]:
+    """What a reader needs to know about where a figure was measured."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return {
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in ("torch", "onnxruntime", "numpy")},
+        "commit": commit.stdout.strip(),
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if not info.exists():
+        return platform.processor()
+    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def write(name: str, results: Any, directory: Path = RESULTS) -> Path:
+    """Writes `results` with the machine's description as `<name>.json`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / f"{name}.json"
+    path.write_text(json.dumps({"machine": machine(), "results": results}, indent=2, default=asdict) + "\n")
+    return path

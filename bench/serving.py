@@ -1,0 +1,80 @@
+"""The two ways of serving that are compared with the original: plain torch calls and ONNX Runtime.
+
+ONNX files are exported with the torch.onnx exporter for any number of candidates and run at ONNX Runtime's default
+optimisation level.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import torch
+from torch import Tensor, nn
+
+from rankopt.ranker import Ranker
+
+
+class PreparedRanker(nn.Module):
+    """A ranker as one function of flat tensors, its prepared weights being constants."""
+
+    def __init__(self, ranker: Ranker) -> None:
+        super().__init__()
+        self.ranker = ranker
+        stages = ranker.stages
+        with torch.no_grad():
+            prepared = [tensor.detach() for tensor in ranker.prepared()]
+        for i, tensor in enumerate(prepared):
+            self.register_buffer(f"weight_{i}", tensor)
+        self.context = stages.context_stage
+        self.candidate = stages.candidate_stage
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        stages = self.ranker.stages
+        weights = [self.get_buffer(f"weight_{i}") for i in range(len(stages.prepared))]
+        split = len(stages.context_inputs)
+        state = self.context(*(weights[i] for i in stages.context_weights), *inputs[:split])
+        return self.candidate(*(weights[i] for i in stages.candidate_weights), *state, *inputs[split:])
+
+
+class RowsModel(nn.Module):
+    """The original as a function of flat rows."""
+
+    def __init__(self, model: nn.Module, names: list[str]) -> None:
+        super().__init__()
+        self.model = model
+        self.names = names
+
+    def forward(self, *rows: Tensor) -> Any:
+        return self.model(dict(zip(self.names, rows, strict=True)))
+
+
+def onnx_session(
+    module: nn.Module, inputs: Mapping[str, Tensor], dynamic: set[str], threads: int
+) -> Callable[[Mapping[str, Tensor]], list[np.ndarray[Any, Any]]]:
+    """A function that runs `module` under ONNX Runtime, on inputs by name; those in `dynamic` count rows."""
+    rows = torch.export.Dim("rows", min=1, max=1 << 20)
+    shapes = (tuple({0: rows} if name in dynamic else None for name in inputs),)
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        path = str(Path(folder) / "model.onnx")
+        torch.onnx.export(
+            module.eval(), tuple(inputs.values()), path, dynamo=True, dynamic_shapes=shapes, verbose=False,
+            input_names=[name.replace(".", "_") for name in inputs], external_data=False,
+        )  # fmt: skip
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    names = [item.name for item in session.get_inputs()]
+    known = {name.replace(".", "_"): name for name in inputs}
+
+    def run(values: Mapping[str, Tensor]) -> list[np.ndarray[Any, Any]]:
+        return list(session.run(None, {name: values[known[name]].numpy() for name in names}))
+
+    return run
