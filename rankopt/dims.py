@@ -111,6 +111,8 @@ def unify(w: Workspace, values: Sequence[Value]) -> tuple[list[Node], tuple[Grou
         for i in present[1:]:
             work[present[0]], work[i] = refine(w, work[present[0]], dim, work[i], dim)
     groups = tuple(next((v.groups[dim] for v in work if v.groups[dim]), ()) for dim in range(ndim))
+    if sum(ROW in group for group in groups) > 1:
+        raise Refusal("every row meets every other row")
     return [renamed(value, groups) for value in work], groups
 
 
