@@ -1,7 +1,29 @@
 """Rewrites a trained ranker so that whatever depends on the request alone is computed once per request."""
 
-from rankopt.pipeline import explain, optimize
-from rankopt.ranker import Ranker
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rankopt.pipeline import explain, optimize
+    from rankopt.ranker import Ranker
+    from rankopt.saved import load
+    from rankopt.verify import Verification
 
 __version__ = "0.1.0"
-__all__ = ["Ranker", "explain", "optimize"]
+__all__ = ["Ranker", "Verification", "explain", "load", "optimize"]
+
+_HOMES = {
+    "Ranker": "rankopt.ranker",
+    "Verification": "rankopt.verify",
+    "explain": "rankopt.pipeline",
+    "load": "rankopt.saved",
+    "optimize": "rankopt.pipeline",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """The public names are imported when they are used: `rankopt --help` need not wait for torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'rankopt' has no attribute '{name}'")
+    import importlib
+
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -108,6 +108,17 @@ class Constant:
             )
 
 
+def example_call(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Example inputs (tuple, dict of keywords, tensor, None) as arguments `(args, kwargs)` of a call."""
+    if example_inputs is None:
+        return (), {}
+    if isinstance(example_inputs, Tensor):
+        return (example_inputs,), {}
+    if isinstance(example_inputs, Mapping):
+        return (), dict(example_inputs)
+    return tuple(example_inputs), {}
+
+
 def signature_of_program(program: ExportedProgram) -> inspect.Signature:
     """The parameters of the module that was exported: their names are kept beside its graph."""
     recorded = program.module_call_graph[0].signature

@@ -117,11 +117,14 @@ def name_inputs(
 ) -> dict[str, Tensor]:
     """The tensors of a call by their paths, in call order, without capturing the model.
 
-    Raises InputError where the call does not fit the model.
+    An ExportedProgram needs no call: its own inputs are named, whose number of rows is a symbol. Raises
+    InputError where the call does not fit the model.
     """
     kwargs = kwargs or {}
     if isinstance(model, ExportedProgram):
         call = call_of_program(model)
+        if not args and not kwargs:
+            return dict(zip(call.names, input_values(model).values(), strict=True))
     else:
         call = CallSignature.of(inspect.signature(_uncompiled(model).forward), args, kwargs)
     return call.flatten(args, kwargs)

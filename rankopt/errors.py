@@ -72,6 +72,14 @@ class FormatError(RankoptError):
     """
 
 
+class OutputError(RankoptError):
+    """A file cannot be written: it exists, its folder does not, or the disk is full.
+
+    Nothing is overwritten unless asked for (`overwrite=True`, `--force`), and a file is written whole or not
+    at all: after this error, what was there before is still there.
+    """
+
+
 class DuplicateRuleError(RankoptError):
     """Two rules claim the same operator.
 

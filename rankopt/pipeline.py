@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
+from rankopt.calls import example_call
 from rankopt.capture import CapturedModel, capture, name_inputs
 from rankopt.errors import InputError, RolesError, VerificationError
 from rankopt.plan import Plan, alternatives, unshared
@@ -103,7 +104,11 @@ def capture_with_roles(
         return _by_examples(model, context, target or {})
     if isinstance(target, Mapping):
         raise RolesError("context is given by selectors, target by examples.\n  fix: give both in the same way")
-    args, kwargs = _arguments(model, example_inputs)
+    if example_inputs is None and not isinstance(model, ExportedProgram):
+        raise InputError(
+            "selectors need example rows.\n  fix: optimize(model, context=[...], example_inputs=(tensor, ...))"
+        )
+    args, kwargs = example_call(example_inputs)
     shapes = {name: tuple(tensor.shape) for name, tensor in name_inputs(model, args, kwargs).items()}
     roles = resolve_roles(shapes, _listed(context), None if target is None else _listed(target))
     _require_target(roles)
@@ -117,7 +122,8 @@ def build(captured: CapturedModel, roles: Sequence[InputRole], plan: Plan) -> Ra
         InputInfo(item.name, tuple(item.shape[1:]) if item.shape else None, item.dtype) for item in captured.inputs
     )
     interface = Interface(
-        inputs, tuple(roles), captured.call, captured.out_spec, captured.output_constants, plan.candidates
+        inputs, tuple(roles), captured.call, captured.out_spec, captured.output_constants, plan.candidates,
+        plan.policy.name,
     )
     ranker = Ranker(stages, interface, {weight.name: weight.tensor for weight in captured.weights})
     ranker.attach(captured, plan)
@@ -135,20 +141,6 @@ def _require_target(roles: Sequence[InputRole]) -> None:
 
 def _listed(selectors: Selectors) -> Sequence[str]:
     return [selectors] if isinstance(selectors, str) else selectors
-
-
-def _arguments(model: Model, example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    if example_inputs is None:
-        if isinstance(model, ExportedProgram):
-            return (), {}
-        raise InputError(
-            "selectors need example rows.\n  fix: optimize(model, context=[...], example_inputs=(tensor, ...))"
-        )
-    if isinstance(example_inputs, Tensor):
-        return (example_inputs,), {}
-    if isinstance(example_inputs, Mapping):
-        return (), dict(example_inputs)
-    return tuple(example_inputs), {}
 
 
 def _by_examples(

@@ -27,6 +27,7 @@ from rankopt.errors import InputError, StageError, VerificationError
 from rankopt.requests import Request, split_rows
 from rankopt.selectors import InputRole, Role
 from rankopt.stages import Stages
+from rankopt.tensors import get_tensor, put_tensor
 
 if TYPE_CHECKING:
     from rankopt.plan import Plan
@@ -57,6 +58,8 @@ class Interface:
     output_constants: dict[int, Any]
     candidates: int
     """The number of candidates that the program was optimised for; any number is valid."""
+    policy: str = ""
+    """How far the rewriting went: the name of one of `rankopt.plan.POLICIES`."""
 
     def unflatten_output(self, tensors: Sequence[Tensor]) -> Any:
         """The original model's output, nested as it was."""
@@ -84,8 +87,6 @@ class Ranker(nn.Module):
         self._expectations = {role: self._expectation(role) for role in (Role.CONTEXT, Role.TARGET)}
         self.report: Report | None = None
         """What was saved, what was not, and why. None for a ranker that was loaded without its report."""
-        self.policy = ""
-        """How far the rewriting went: the name of one of `rankopt.plan.POLICIES`."""
         self._origin: tuple[CapturedModel, Plan] | None = None
         self.eval()
         self.refresh()
@@ -154,14 +155,13 @@ class Ranker(nn.Module):
     def arguments(self, request: Request) -> dict[str, Tensor]:
         """The arguments of `stages.whole` for a request, by placeholder."""
         names = [node.name for node in self.stages.whole.graph.find_nodes(op="placeholder")]
-        values = [self._tensor(name).detach() for name in self._sources]
+        values = [get_tensor(self, name).detach() for name in self._sources]
         values += [request.context[name] for name in self.stages.context_inputs]
         values += [request.target[name] for name in self.stages.target_inputs]
         return dict(zip(names, values, strict=True))
 
     def attach(self, captured: CapturedModel, plan: Plan) -> None:
         """Remembers what the ranker was made of, for `verify`."""
-        self.policy = plan.policy.name
         self._origin = captured, plan
 
     @property
@@ -308,7 +308,7 @@ class Ranker(nn.Module):
 
     def refresh(self) -> None:
         """Runs the weight stage again. Called on its own when a parameter has changed, or moved."""
-        self._sources_list = [self._tensor(name) for name in self._sources]
+        self._sources_list = [get_tensor(self, name) for name in self._sources]
         with torch.no_grad():
             prepared = self.stages.weight_stage(*self._sources_list)
         self._prepared_list = [tensor.detach() for tensor in prepared]
@@ -346,7 +346,7 @@ class Ranker(nn.Module):
     def constants(self) -> dict[str, Tensor]:
         """The tensors that the compiler made, such as indices, by their names in the ranker."""
         names = [f"_{source.name}" for source in self.stages.sources if source.is_constant]
-        return {name: self._tensor(name) for name in names}
+        return {name: get_tensor(self, name) for name in names}
 
     @property
     def source_names(self) -> Sequence[str]:
@@ -355,7 +355,7 @@ class Ranker(nn.Module):
 
     def get_parameter_or_buffer(self, name: str) -> Tensor:
         """A weight by the name that it has in the original model."""
-        return self._tensor(name)
+        return get_tensor(self, name)
 
     def prepared(self) -> Sequence[Tensor]:
         """The results of the weight stage, in the order of `stages.prepared`."""
@@ -371,36 +371,12 @@ class Ranker(nn.Module):
         return sum(source._version for source in self._sources_list if not source.is_inference())
 
     def _register(self, name: str, is_constant: bool, weights: Mapping[str, Tensor]) -> str:
-        """Puts a tensor where the original model has it."""
+        """Puts a tensor where the original model has it; the compiler's own are no part of the state dict."""
         if is_constant:
-            self.register_buffer(f"_{name}", self.stages.constants[name], persistent=False)
+            put_tensor(self, f"_{name}", self.stages.constants[name], persistent=False)
             return f"_{name}"
-        *path, last = name.split(".")
-        module: nn.Module = self
-        for step in path:
-            if step not in module._modules:
-                module.add_module(step, nn.Module())
-            child = module._modules[step]
-            assert child is not None
-            module = child
-        tensor = weights[name]
-        if isinstance(tensor, nn.Parameter):
-            module.register_parameter(last, tensor)
-        else:
-            module.register_buffer(last, tensor)
+        put_tensor(self, name, weights[name])
         return name
-
-    def _tensor(self, name: str) -> Tensor:
-        *path, last = name.split(".")
-        module: nn.Module = self
-        for step in path:
-            child = module._modules[step]
-            assert child is not None
-            module = child
-        tensor = module._parameters.get(last)
-        tensor = tensor if tensor is not None else module._buffers[last]
-        assert tensor is not None
-        return tensor
 
 
 def _listed(inputs: Sequence[tuple[str, tuple[int, ...] | None, torch.dtype]]) -> str:

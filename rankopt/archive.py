@@ -1,0 +1,142 @@
+"""Archives: what a file is, and the torch.export program in it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import zipfile
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+
+from rankopt.errors import FormatError
+from rankopt.exporting import tracing_conditions
+from rankopt.untrusted import refuse_code
+
+
+class Kind(Enum):
+    """What a file is, by its content."""
+
+    PROGRAM = "a torch.export program"
+    RANKER = "an optimised ranker"
+    PICKLE = "a pickled object (torch.save)"
+    TORCHSCRIPT = "a TorchScript module"
+    OLD_PROGRAM = "a torch.export program in the format of torch 2.7"
+
+
+DESCRIPTION = "rankopt.json"
+"""The extra file that makes a program a saved ranker."""
+
+
+_FIX = '  fix: torch.export.save(program, "model.pt2"), or ranker.save("ranker.pt2")'
+
+
+def kind_of(path: Path) -> Kind:
+    """What the file is. Raises FormatError where it is missing, truncated, or nothing that can be read."""
+    with _opened(path) as archive:
+        if archive is None:
+            return Kind.PICKLE
+        names = {inside(name) for name in archive.namelist()}
+    if f"extra/{DESCRIPTION}" in names:
+        return Kind.RANKER
+    if "archive_format" in names:
+        return Kind.PROGRAM
+    if "constants.pkl" in names:
+        return Kind.TORCHSCRIPT
+    if "data.pkl" in names:
+        return Kind.PICKLE
+    if "serialized_exported_program.json" in names | {Path(name).name for name in names}:
+        return Kind.OLD_PROGRAM
+    raise FormatError(f"{path} is an archive, but not of a model.\n{_FIX}")
+
+
+def read_program(path: Path, trust: bool = False) -> ExportedProgram:
+    """The program in a .pt2 file; nothing in it is run.
+
+    With `trust`, also what needs unpickling is read. Raises FormatError where the file is of another kind, is
+    damaged, or would have to be trusted.
+    """
+    kind = kind_of(path)
+    if kind not in (Kind.PROGRAM, Kind.RANKER):
+        raise FormatError(f"{path} is {kind.value}, expected {Kind.PROGRAM.value}.\n{_FIX}")
+    if not trust:
+        with _opened(path) as archive:
+            assert archive is not None  # a program is an archive
+            refuse_code(archive, path)
+    try:
+        with tracing_conditions():
+            return torch.export.load(path)
+    except Exception as error:  # torch raises whatever its layers raise
+        raise FormatError(
+            f"{path} cannot be read: {_first_line(error)}\n"
+            f"  it was written by torch {_torch_version(path)}, this is torch {torch.__version__}\n"
+            "  fix: save the model again; if the versions differ, with this one"
+        ) from error
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """The description beside a saved ranker's graph.
+
+    Raises FormatError where there is none or it is damaged.
+    """
+    if kind_of(path) is not Kind.RANKER:
+        raise FormatError(
+            f"{path} is {kind_of(path).value}, not an optimised ranker.\n"
+            f"  fix: rankopt optimize {path} --context SELECTOR -o OUT.pt2"
+        )
+    with _opened(path) as archive:
+        assert archive is not None  # a ranker is an archive
+        data = _description(archive)
+    if not isinstance(data, dict):
+        raise FormatError(f"{path}: {DESCRIPTION} is damaged.\n  fix: optimize the model again")
+    return data
+
+
+def inside(name: str) -> str:
+    """The name of a member without the archive's own folder, which every file names as it likes."""
+    return name.partition("/")[2]
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile | None]:
+    """The archive for reading; None for a bare pickle, as torch.save wrote before 1.6."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(2)
+        archive = zipfile.ZipFile(path)
+    except OSError as error:
+        raise FormatError(f"{path} cannot be read: {error.strerror}.\n  fix: check the path") from error
+    except zipfile.BadZipFile:
+        if start[:1] == b"\x80":
+            yield None
+            return
+        what = "is truncated" if start == b"PK" else "is not a model: neither an archive nor a pickle"
+        raise FormatError(f"{path} {what}.\n{_FIX}") from None
+    with archive:
+        yield archive
+
+
+def _description(archive: zipfile.ZipFile) -> Any:
+    (name,) = (name for name in archive.namelist() if inside(name) == f"extra/{DESCRIPTION}")
+    try:
+        return json.loads(archive.read(name))
+    except (ValueError, zipfile.BadZipFile):
+        return None
+
+
+def _torch_version(path: Path) -> str:
+    with _opened(path) as archive:
+        assert archive is not None  # only programs say so
+        try:
+            (name,) = (name for name in archive.namelist() if inside(name).startswith("models/"))
+            return str(json.loads(archive.read(name))["torch_version"])
+        except (ValueError, KeyError, TypeError, zipfile.BadZipFile):
+            return "of an unknown version"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,41 @@
+"""Tensors of a module by their dotted names, as `state_dict` has them.
+
+Modules on the way are made as needed. The dictionaries of the modules are used directly: a model may well
+have a layer called `stages` or `outputs`, and it must not collide with the attributes of whoever holds it.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+def put_tensor(root: nn.Module, name: str, tensor: Tensor, persistent: bool = True) -> None:
+    """Registers a parameter or buffer under `name`, which may have dots."""
+    *path, last = name.split(".")
+    module = root
+    for step in path:
+        inner = module._modules.get(step)
+        if inner is None:
+            inner = module._modules[step] = nn.Module()
+        module = inner
+    if isinstance(tensor, nn.Parameter):
+        module._parameters[last] = tensor
+        return
+    module._buffers[last] = tensor
+    if not persistent:
+        module._non_persistent_buffers_set.add(last)
+
+
+def get_tensor(root: nn.Module, name: str) -> Tensor:
+    """The parameter or buffer called `name`. Raises KeyError where there is none."""
+    *path, last = name.split(".")
+    module = root
+    for step in path:
+        inner = module._modules[step]
+        assert inner is not None
+        module = inner
+    parameter = module._parameters.get(last)
+    found = module._buffers[last] if parameter is None else parameter
+    if found is None:
+        raise KeyError(name)
+    return found
