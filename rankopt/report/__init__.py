@@ -1,1 +1,1 @@
-"""Reports: one tree of facts, and views of it."""
+"""What a rewriting did, as facts, and views of these facts for the terminal and for programs."""

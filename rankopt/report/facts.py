@@ -1,23 +1,44 @@
-"""The facts of a report."""
+"""The facts of a report: what was saved, what was not, and why."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from torch import fx
+
 from rankopt.capture import CapturedModel
+from rankopt.cost import Flops
+from rankopt.interpreter import Decision
+from rankopt.labels import Label, Rank
+from rankopt.passes import NAMES
 from rankopt.plan import Plan
+from rankopt.report import words
+from rankopt.report.accounting import NOTHING, Work, account, has_gram_matrix
+from rankopt.report.lines import user_line
+from rankopt.report.mixing import dependencies, is_tensor, refused
+from rankopt.report.tree import (
+    FamilyFacts,
+    Figure,
+    NodeFacts,
+    PolicyFacts,
+    RefusalFacts,
+    Report,
+    StateTensor,
+    VerificationFacts,
+)
 from rankopt.selectors import InputRole
 from rankopt.stages import Stages
 
 if TYPE_CHECKING:
     from rankopt.verify import Verification
 
+__all__ = ["Report", "build_report"]
 
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What was saved, what was not, and why."""
+OTHER = "left as it is"
+"""The row, among the families, of nodes that no rule handled."""
 
 
 def build_report(
@@ -29,5 +50,205 @@ def build_report(
     stages: Stages,
     verification: Verification | None,
 ) -> Report:
-    """The facts about `plan`, the one chosen of `plans`."""
-    return Report()
+    """The facts about `plan`, the one chosen of `plans`.
+
+    Args:
+        captured: the model.
+        roles: of its inputs, in their order.
+        plan: the program that is served.
+        plans: all that were tried, the cheapest first; the unchanged one is among them.
+        unshared: the rewriting without any sharing.
+        stages: of `plan`.
+        verification: the comparison with the original, if there was one.
+    """
+    before = next(tried for tried in plans if tried.policy.unchanged)
+    # The unchanged plan looks into nothing: what the best rewriting found out is what is known of the nodes.
+    looked = plan if not plan.policy.unchanged else next(t for t in plans if not t.policy.unchanged)
+    work = account(captured.graph_module.graph, before.exprs, plan.exprs, plan.candidates)
+    nodes = _nodes(captured, plan, looked, work)
+    return Report(
+        candidates=plan.candidates,
+        policy=plan.policy.name,
+        unchanged=_why_unchanged(plan, plans),
+        before=_figure(before),
+        unshared=_figure(unshared),
+        after=_figure(plan),
+        state=tuple(
+            StateTensor(tensor.name, tensor.shape, str(tensor.dtype).removeprefix("torch."), tensor.bytes)
+            for tensor in stages.state
+        ),
+        policies=_policies(plan, plans),
+        nodes=nodes,
+        families=_families(nodes, work),
+        refusals=_refusals(captured, roles, looked, work),
+        verification=None if verification is None else _verification(verification, plan),
+        notes=("Gram matrices counted as computed",) if has_gram_matrix(before.exprs) else (),
+    )
+
+
+def _figure(plan: Plan) -> Figure:
+    return Figure(plan.flops, plan.time)
+
+
+def _policies(plan: Plan, plans: Sequence[Plan]) -> tuple[PolicyFacts, ...]:
+    chosen = next(i for i, tried in enumerate(plans) if tried is plan)
+    return tuple(
+        PolicyFacts(tried.policy.name, _figure(tried), chosen=i == chosen, dropped=i < chosen)
+        for i, tried in enumerate(plans)
+    )
+
+
+def _why_unchanged(plan: Plan, plans: Sequence[Plan]) -> str:
+    if not plan.policy.unchanged:
+        return ""
+    best = next(tried for tried in plans if not tried.policy.unchanged)
+    if plans[0] is not plan:
+        return "the rewritten programs did not give the scores of the model"
+    old, new = (words.joined(tried.flops).at(plan.candidates) for tried in (plan, best))
+    if new >= old:
+        return "no law saves any work in it"
+    return (
+        f"the best rewriting saves {(old - new) / old:.0%} of the work, but is estimated to take longer "
+        f"({words.duration(best.time)} instead of {words.duration(plan.time)})"
+    )
+
+
+# ------------------------------------------------------------------------------------------------------ nodes
+
+
+def _nodes(captured: CapturedModel, plan: Plan, looked: Plan, work: Work) -> tuple[NodeFacts, ...]:
+    """The inputs, every tensor computed from them, and the output.
+
+    Parameters, and what depends on them alone, are no part of a request.
+    """
+    weights = {weight.placeholder for weight in captured.weights}
+    depends = dependencies(captured)
+    decisions = {decision.node: decision for decision in plan.interpretation.decisions}
+    if plan.policy.unchanged:
+        left = "the model is left unchanged"
+        decisions = {name: replace(d, rule="", refusal=left) for name, d in decisions.items()}
+    found: list[NodeFacts] = []
+    for node in captured.graph_module.graph.nodes:
+        if node.op == "output" and not any(node.name in side for side in (work.before, work.emitted)):
+            continue
+        if node.name in weights or (node.op != "output" and not is_tensor(node)):
+            continue
+        label = _label(node, looked, depends[node])
+        if label.rank is Rank.PARAMETER:
+            continue
+        found.append(_node(node, label, decisions.get(node.name), work))
+    return tuple(found)
+
+
+def _node(node: fx.Node, label: Label, decision: Decision | None, work: Work) -> NodeFacts:
+    is_call = node.op == "call_function"
+    return NodeFacts(
+        name=label.inputs[0] if node.op == "placeholder" else node.name,
+        op=_op(node) if is_call else "input" if node.op == "placeholder" else "output",
+        rank=label.rank,
+        shared=label.shared,
+        inputs=label.inputs,
+        line=user_line(node),
+        before=work.before.get(node.name, NOTHING),
+        after=work.emitted.get(node.name, NOTHING),
+        done_in=work.done_in.get(node.name, ()),
+        rule=decision.rule if decision is not None else "",
+        refusal=decision.refusal if decision is not None else "",
+    )
+
+
+def _label(node: fx.Node, looked: Plan, depends: frozenset[str]) -> Label:
+    """The label of a node. One that has several results, or that is the output, has those of its parts.
+
+    An op on tiled rows reads a target input for its number of rows alone: such inputs are left out.
+    """
+    labels = looked.interpretation.labels
+    if node.name in labels:
+        known = labels[node.name]
+        return Label(known.rank, known.shared, tuple(name for name in known.inputs if name in depends))
+    refusal = any(d.node == node.name and d.refusal for d in looked.interpretation.decisions)
+    around = node.all_input_nodes if node.op == "output" else node.users
+    parts = [labels[other.name] for other in around if other.name in labels]
+    inputs = tuple(sorted(depends))
+    if refusal or not parts:
+        return Label(Rank.OPAQUE, 0.0, inputs)
+    ranks = {part.rank for part in parts}
+    shared = sum(part.shared for part in parts) / len(parts)
+    return Label(ranks.pop() if len(ranks) == 1 else Rank.MIXED, shared, inputs)
+
+
+def _op(node: fx.Node) -> str:
+    text = str(node.target)
+    return text if text.startswith("aten.") else str(getattr(node.target, "__name__", text))
+
+
+def _families(nodes: Sequence[NodeFacts], work: Work) -> tuple[FamilyFacts, ...]:
+    names = {node.name: _family(node) for node in nodes}
+    counted: dict[str, list[str]] = {}
+    for name, family in names.items():
+        counted.setdefault(family, []).append(name)
+    order = (*NAMES, *(name for name in counted if name not in NAMES and name != OTHER), OTHER)
+    found = (
+        FamilyFacts(
+            name, len(counted[name]), _sum(work.before, counted[name]), _sum(work.owned, counted[name])
+        )
+        for name in order
+        if name in counted
+    )
+    return tuple(family for family in found if family.name in NAMES or _is_work(family))
+
+
+def _is_work(family: FamilyFacts) -> bool:
+    return family.before != NOTHING or family.after != NOTHING
+
+
+def _family(node: NodeFacts) -> str:
+    if node.op in ("input", "output"):
+        return node.op
+    return node.rule.split(".")[0] if node.rule else OTHER
+
+
+def _sum(work: Mapping[str, Flops], names: Sequence[str]) -> Flops:
+    return sum((work.get(name, NOTHING) for name in names), NOTHING)
+
+
+# --------------------------------------------------------------------------------------------------- the rest
+
+
+def _refusals(
+    captured: CapturedModel, roles: Sequence[InputRole], looked: Plan, work: Work
+) -> tuple[RefusalFacts, ...]:
+    found = [
+        RefusalFacts(
+            node=end.node.name,
+            op=_op(end.node),
+            reason=end.reason,
+            line=user_line(end.node),
+            after=_sum(work.owned, [end.node.name, *(node.name for node in end.behind)]),
+            nodes=tuple(node.name for node in end.behind),
+        )
+        for end in refused(captured, roles, looked)
+    ]
+    n = looked.candidates
+    return tuple(sorted(found, key=lambda r: (-r.after.at(n), -r.after.elementwise_at(n))))
+
+
+def _verification(verification: Verification, plan: Plan) -> VerificationFacts:
+    agreement = verification.agreement
+    order = agreement.order
+    dtypes = [str(output.dtype).removeprefix("torch.") for output in plan.outputs]
+    return VerificationFacts(
+        identical=verification.identical,
+        dtype=dtypes[0] if len(set(dtypes)) == 1 else "as served",
+        candidates=verification.candidates,
+        error64=agreement.error64,
+        original_error=agreement.original_error,
+        rewritten_error=agreement.rewritten_error,
+        ratio=agreement.ratio if math.isfinite(agreement.ratio) else None,
+        top10=order.top10,
+        top100=order.top100,
+        kendall_tau=order.kendall_tau,
+        swapped_pairs=order.swapped_pairs,
+        nan_mismatches=agreement.nan_mismatches,
+        infinity_mismatches=agreement.infinity_mismatches,
+    )

@@ -1,0 +1,216 @@
+"""The facts of a report as one tree of plain data: no tensors, no graphs, so that it can be stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from rankopt.cost import Flops
+from rankopt.errors import FormatError
+from rankopt.labels import Rank
+from rankopt.report import encoding, words
+
+VERSION = 1
+"""Of the JSON form. It grows when a field changes its meaning or goes away."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of the user's source."""
+
+    file: str
+    number: int
+    code: str
+
+    def __str__(self) -> str:
+        return f"{words.file_name(self.file)}:{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """What one request costs. `time` is an estimate of the cost model, in nanoseconds, not a measurement."""
+
+    flops: Flops
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
+class StateTensor:
+    """One tensor of the state, for one request."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyFacts:
+    """A policy that was tried. `dropped`: cheaper than the chosen one, but its scores were not the model's."""
+
+    name: str
+    figure: Figure
+    chosen: bool
+    dropped: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """One node of the captured graph.
+
+    `before` and `after` are the work emitted at this very node, so that they add up to the totals. A law
+    may leave a node's work pending: `done_in` names the later nodes that had (the rest of) it done.
+    """
+
+    name: str
+    op: str
+    rank: Rank
+    shared: float
+    """The fraction of its elements that are the same for all candidates."""
+    inputs: tuple[str, ...]
+    """The inputs of the model that it depends on."""
+    line: Line | None
+    before: Flops
+    after: Flops
+    done_in: tuple[str, ...]
+    rule: str
+    """The rule that was applied, as `family.name`; empty where none was."""
+    refusal: str
+    """Why the node was left as the model wrote it; empty where it was not."""
+
+    @property
+    def label(self) -> str:
+        """Rank in words, with the fraction that is rank-2 where the ranks are mixed."""
+        return words.label(self.rank, self.shared)
+
+
+@dataclass(frozen=True, slots=True)
+class FamilyFacts:
+    """The nodes that one pass handled.
+
+    Matrix products that a later node had done are counted here with the nodes they are the work of, in
+    proportion to these nodes' FLOPs before.
+    """
+
+    name: str
+    nodes: int
+    before: Flops
+    after: Flops
+
+
+@dataclass(frozen=True, slots=True)
+class RefusalFacts:
+    """A node at which what context and target contribute can be told apart no longer, and why.
+
+    `after` is the work, of this node and of `nodes` behind it, that therefore stays per candidate.
+    """
+
+    node: str
+    op: str
+    reason: str
+    line: Line | None
+    after: Flops
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class VerificationFacts:
+    """How well the scores agree with the original's: see `rankopt.agreement`. Errors are relative."""
+
+    identical: bool
+    dtype: str
+    candidates: tuple[int, ...]
+    error64: float | None
+    original_error: float
+    rewritten_error: float
+    ratio: float | None
+    """Error of the rewritten ranker over that of the original, as served; None if the latter is exact."""
+    top10: float
+    top100: float
+    kendall_tau: float
+    swapped_pairs: int
+    nan_mismatches: int
+    infinity_mismatches: int
+
+    def __str__(self) -> str:
+        return words.agreement(
+            self.identical, self.error64, self.dtype, self.ratio, self.swapped_pairs, self.candidates
+        )
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Report:
+    """What was saved, what was not, and why.
+
+    `repr` is one sentence, `str` the whole report as plain text. FLOPs are 2 x multiply-adds of matrix
+    products, with elementwise work apart, each as `once + each * N`; work on parameters alone is done once
+    per model version and not counted.
+    """
+
+    candidates: int
+    policy: str
+    unchanged: str
+    """Why the model was left as it is; empty if it was rewritten."""
+    before: Figure
+    """The model on tiled rows."""
+    unshared: Figure
+    """Rewritten as if every input were target: what is gained without any sharing."""
+    after: Figure
+    """As served."""
+    state: tuple[StateTensor, ...]
+    policies: tuple[PolicyFacts, ...]
+    nodes: tuple[NodeFacts, ...]
+    families: tuple[FamilyFacts, ...]
+    refusals: tuple[RefusalFacts, ...]
+    verification: VerificationFacts | None
+    notes: tuple[str, ...]
+    version: int = VERSION
+
+    @property
+    def state_bytes(self) -> int:
+        """Size of the state of one request."""
+        return sum(tensor.bytes for tensor in self.state)
+
+    @property
+    def saved_per_byte(self) -> float | None:
+        """FLOPs of matrix products saved per request and byte of state; None without a state."""
+        if not self.state_bytes:
+            return None
+        saved = self.before.flops.at(self.candidates) - self.after.flops.at(self.candidates)
+        return saved / self.state_bytes
+
+    @property
+    def sentence(self) -> str:
+        """The report in one sentence."""
+        return words.sentence(
+            self.before.flops, self.after.flops, self.candidates, self.state_bytes, self.unchanged
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as dicts, lists, strings and numbers."""
+        return encoding.encode(self)
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> Report:
+        """The report that `to_json` was called on. Raises FormatError for another version or kind of data."""
+        found = data.get("version")
+        if found != VERSION:
+            raise FormatError(
+                f"the report has version {found}, and only version {VERSION} can be read.\n"
+                "  fix: make the report again, or read it with the version of rankopt that wrote it"
+            )
+        try:
+            return encoding.decode(Report, data)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise FormatError(
+                f"this is not a report of rankopt: {error!r}.\n  fix: pass what Report.to_json() returned"
+            ) from error
+
+    def __repr__(self) -> str:
+        return self.sentence
+
+    def __str__(self) -> str:
+        # A view of this tree, so it cannot be imported on top; rich is needed only where a report is shown.
+        from rankopt.report.terminal import plain
+
+        return plain(self)
