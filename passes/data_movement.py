@@ -186,7 +186,8 @@ def flip(w: Workspace, x: Value, over: Sequence[int]) -> Value:
 
 def filled(w: Workspace, shape: Sequence[Size], number: float, dtype: torch.dtype | None) -> Value:
     """A tensor of one number: it varies along nothing."""
-    tensor = torch.tensor(number, dtype=dtype)
+    if isinstance(number, Rows):
+        raise Refusal("the number of rows is computed with")
     groups: list[Group] = []
     for size in shape:
         if isinstance(size, Rows):
@@ -194,7 +195,7 @@ def filled(w: Workspace, shape: Sequence[Size], number: float, dtype: torch.dtyp
             groups.append(rows if size.times == 1 else (*rows, w.axes.fresh(size.times)))
         else:
             groups.append((w.axes.fresh(size),) if size != 1 else ())
-    return Value(tuple(groups), leaf(Operand(w.program.constant(tensor), ())))
+    return Value(tuple(groups), leaf(Operand(w.program.number(number, dtype or torch.tensor(number).dtype), ())))
 
 
 @rule(aten.full.default, law="a constant varies along nothing")

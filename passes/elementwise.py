@@ -45,8 +45,21 @@ FUNCTIONS: tuple[Any, ...] = (
 )  # fmt: skip
 """Ops that compute each element of the result from the elements at the same place."""
 
+LARGE = 1e3
+"""Sums are evaluated before they are multiplied by larger numbers: in `s + (1 - mask) * -1e9` the two large terms must
+cancel before the score is added, or its digits are lost."""
+
 IGNORED = ("device", "layout", "pin_memory", "non_blocking", "memory_format", "copy")
 """Options of casts that say where a tensor lives, not what it holds."""
+
+
+CONDITIONAL = frozenset(
+    {
+        aten.where.self, aten.where.ScalarOther, aten.where.ScalarSelf, aten.where.Scalar,
+        aten.masked_fill.Tensor, aten.masked_fill.Scalar,
+    }
+)  # fmt: skip
+"""Ops of which a boolean operand is the condition, and stays boolean."""
 
 
 def apply(w: Workspace, target: Any, *args: Any, **kwargs: Any) -> Value:
@@ -92,7 +105,7 @@ def result_dtype(target: Any, args: Any, kwargs: Any) -> torch.dtype:
 def _promote(w: Workspace, target: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
     """Operands of one type. Torch promotes by the model's dims, which deferred operands no longer have."""
     values = [item for item in pytree.tree_leaves((args, kwargs), is_leaf=_is_value) if isinstance(item, Value)]
-    if target in (aten.where.self, aten.masked_fill.Tensor, aten.masked_fill.Scalar):
+    if target in CONDITIONAL:
         values = [value for value in values if value.dtype != torch.bool]
     if len({value.dtype for value in values}) < 2:
         return args, kwargs
@@ -149,7 +162,7 @@ def _is_float(dtype: torch.dtype) -> bool:
 
 def number(w: Workspace, value: Number, dtype: torch.dtype) -> Node:
     """A constant, which varies along nothing."""
-    return leaf(Operand(w.program.constant(torch.tensor(value, dtype=dtype)), ()))
+    return leaf(Operand(w.program.number(value, dtype), ()))
 
 
 def _pair(w: Workspace, x: Value, y: Value) -> tuple[list[Node], tuple[Any, ...], bool]:
@@ -205,7 +218,7 @@ def mul(w: Workspace, x: Value | Number, y: Value | Number) -> Value:
     if not isinstance(x, Value):
         raise Refusal("no tensor operand")
     if not isinstance(y, Value):
-        if not _is_float(x.dtype):
+        if not _is_float(x.dtype) or isinstance(y, complex) or abs(y) > LARGE:
             return apply(w, aten.mul.Scalar, x, y)
         return Value(x.groups, algebra.scale(x.node, float(y)))
     nodes, groups, deferred = _pair(w, x, y)
@@ -234,6 +247,6 @@ def power(w: Workspace, x: Value, exponent: Number) -> Value:
     """Squares distribute; other powers are elementwise."""
     if exponent == 2 and _is_float(x.dtype):
         return mul(w, x, x)
-    if exponent == 1:
+    if exponent == 1 and _is_float(x.dtype):
         return x
     return apply(w, aten.pow.Tensor_Scalar, x, exponent)

@@ -59,6 +59,8 @@ def sum_(
 def mean(w: Workspace, x: Value, dim: Any = None, keepdim: bool = False, dtype: torch.dtype | None = None) -> Value:
     """`mean(dim)`."""
     count = math.prod(size for d in reduced_dims(x, dim) if isinstance(size := x.shape[d], int))
+    if not count:
+        raise Refusal("a dim has no elements")
     result = sum_(w, x, dim, keepdim, dtype)
     return Value(result.groups, algebra.scale(result.node, 1.0 / count))
 

@@ -141,6 +141,8 @@ class Interpreter(fx.Interpreter):
             raise Refusal("its rows are not one plain dim")
         if self.w.policy.unchanged:
             raise Refusal("the model is left unchanged")
+        if rule.family == "elementwise" and any(isinstance(leaf, Rows) for leaf in leaves_):
+            raise Refusal("the number of rows is computed with")
         values = [leaf for leaf in leaves_ if isinstance(leaf, Value)]
         if rule.family in self.disabled and any(value.node.has_rows for value in values):
             raise Refusal(f"pass {rule.family} is switched off")
@@ -162,7 +164,8 @@ class Interpreter(fx.Interpreter):
         return pytree.tree_map(lambda tensor: constant_value(self.w, tensor), result)
 
     def _opaque(self, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The op as it stands in the model, on tiled rows."""
+        """The op as it stands in the model, on tiled rows (whose strides no view can rely on)."""
+        target = aten.reshape.default if target in VIEWS else target
         args, kwargs = self._tensors((args, kwargs))
         meta = self._node.meta.get("val") if self._node else None
         if isinstance(meta, torch.Tensor):
@@ -213,6 +216,10 @@ def _is_index(meta: torch.Tensor) -> bool:
     """Whether a tensor may be an index or a mask, small enough to be computed when compiling."""
     static = all(isinstance(size, int) for size in meta.shape)
     return static and not meta.dtype.is_floating_point and meta.numel() <= 1 << 20
+
+
+VIEWS = frozenset({aten.view.default, aten._unsafe_view.default})
+"""Reshapes that ask for strides; a tiled tensor has others than the model's."""
 
 
 def _is_value(leaf: Any) -> bool:

@@ -142,6 +142,16 @@ class Program:
             self._memo[key] = expr
         return self._memo[key]
 
+    def number(self, value: float, dtype: torch.dtype) -> Expr:
+        """A constant tensor `[]`. It is kept in double precision and rounded to `dtype` where it is used, so that a run
+        in float64 computes with 0.1 and not with the float32 that is nearest to it."""
+        if not dtype.is_floating_point:
+            return self.constant(torch.tensor(value, dtype=dtype))
+        exact = self.constant(torch.tensor(value, dtype=torch.float64))
+        if dtype == torch.float64:
+            return exact
+        return self.call(aten._to_copy.default, exact, shape=(), out=dtype, dtype=dtype)
+
     # -------------------------------------------------------------------------------------------------- calls
 
     def call(
