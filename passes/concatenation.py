@@ -41,10 +41,13 @@ def cat(w: Workspace, xs: Sequence[Value], dim: int = 0) -> Value:
         size = x.groups[at][0].size if x.groups[at] else 1
         parts.append(Part(np.arange(start, start + size, dtype=np.int64), x.groups[at], node))
         start += size
+    minor = tuple(a for group in groups[at + 1 : at + 1 + tail] for a in group)
+    if start == 1:
+        only = next(part for part in parts if len(part.positions))
+        return Value((*groups[:at], minor, *groups[at + 1 + tail :]), only.node)
     axis = w.axes.fresh(start)
     node = coalesce(w, concatenate(w, axis, parts))
-    merged = (axis, *(a for group in groups[at + 1 : at + 1 + tail] for a in group))
-    return Value((*groups[:at], merged, *groups[at + 1 + tail :]), node)
+    return Value((*groups[:at], (axis, *minor), *groups[at + 1 + tail :]), node)
 
 
 def _one_dtype(w: Workspace, xs: Sequence[Value]) -> list[Value]:
@@ -79,14 +82,8 @@ def _agree(w: Workspace, xs: Sequence[Value], at: int) -> tuple[list[Node], list
     """Nodes with common axes in all dims but `at`, under which each keeps its own."""
     values = [xs[0], *(freshen(w, x) for x in xs[1:])]
     outer = [Value((*x.groups[:at], (), *x.groups[at + 1 :]), x.node) for x in values]
-    ndim = outer[0].ndim
-    work = list(outer)
-    for dim in range(ndim):
-        present = [i for i, x in enumerate(work) if x.groups[dim]]
-        for _ in range(2):
-            for i in present[1:]:
-                work[present[0]], work[i] = dims.refine(w, work[present[0]], dim, work[i], dim)
-    groups: list[Group] = [next((x.groups[dim] for x in work if x.groups[dim]), ()) for dim in range(ndim)]
+    work, common = dims.agree(w, outer)
+    groups = list(common)
     nodes = [dims.renamed(x, groups) for x in work]
     xs[:] = [Value((*g.groups[:at], v.groups[at], *g.groups[at + 1 :]), g.node) for g, v in zip(work, values, strict=True)]
     return nodes, groups

@@ -102,18 +102,29 @@ def unify(w: Workspace, values: Sequence[Value]) -> tuple[list[Node], tuple[Grou
     """Nodes with common axes, and the groups of the broadcast result, by torch's broadcasting of the dims."""
     ndim = max(value.ndim for value in values)
     padded = [Value((*[()] * (ndim - v.ndim), *v.groups), v.node) for v in values]
-    work = [padded[0], *(freshen(w, value) for value in padded[1:])]
-    for dim in range(ndim):
-        present = [i for i, value in enumerate(work) if value.groups[dim]]
-        while len({tuple(axis.size for axis in work[i].groups[dim]) for i in present}) > 1:
-            for i in present[1:]:
-                work[present[0]], work[i] = refine(w, work[present[0]], dim, work[i], dim)
-        for i in present[1:]:
-            work[present[0]], work[i] = refine(w, work[present[0]], dim, work[i], dim)
-    groups = tuple(next((v.groups[dim] for v in work if v.groups[dim]), ()) for dim in range(ndim))
+    work, groups = agree(w, [padded[0], *(freshen(w, value) for value in padded[1:])])
     if sum(ROW in group for group in groups) > 1:
         raise Refusal("every row meets every other row")
     return [renamed(value, groups) for value in work], groups
+
+
+def agree(w: Workspace, values: Sequence[Value]) -> tuple[list[Value], tuple[Group, ...]]:
+    """Values of equally many dims, refined to the same factors in each dim, and the groups of the first that has the dim."""
+    work = list(values)
+    for dim in range(work[0].ndim):
+        first, *others = [i for i, value in enumerate(work) if value.groups[dim]] or [0]
+        for _ in range(_ROUNDS):
+            for i in others:
+                work[first], work[i] = refine(w, work[first], dim, work[i], dim)
+            if len({sizes(work[i].groups[dim]) for i in (first, *others)}) == 1:
+                break
+        else:
+            raise Refusal("dims that are factored in too many ways")
+    return work, tuple(next((v.groups[dim] for v in work if v.groups[dim]), ()) for dim in range(work[0].ndim))
+
+
+_ROUNDS = 8
+"""Refining one pair may merge axes that an earlier pair agreed on; a few rounds settle all but contrived cases."""
 
 
 def renamed(value: Value, groups: Sequence[Group]) -> Node:
