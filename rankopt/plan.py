@@ -75,8 +75,8 @@ def interpret(
         inputs[item.placeholder] = _input(w, item, role if policy.share else _as_target(role))
     for weight in captured.weights:
         value = from_tensor(w, w.program.weight(weight.name, weight.tensor))
-        known = weight.tensor if not weight.tensor.dtype.is_floating_point and not weight.is_parameter else None
-        inputs[weight.placeholder] = Value(value.groups, value.node, known.cpu() if known is not None else None)
+        known = None if weight.tensor.dtype.is_floating_point else weight.tensor.detach().cpu()
+        inputs[weight.placeholder] = Value(value.groups, value.node, known)
     interpretation = Interpreter(w, captured.graph_module, captured.rows, disabled).interpret(inputs)
     exprs = reachable(interpretation.outputs)
     time = cost.total_time(exprs, candidates, w.profile)
