@@ -39,11 +39,14 @@ def _first_cat(nodes: Iterable[Node]) -> Cat | None:
 
 
 def _distribute(w: Workspace, nodes: Sequence[Node], cat: Cat, law: Callable[[list[Node], Part], Node]) -> list[Part]:
-    """`law` on the nodes' places under each part of `cat`, one of `nodes`."""
-    return [
-        Part(part.positions, part.axes, law([part_of(w, node, cat.axis, part) for node in nodes], part))
-        for part in cat.parts
-    ]
+    """`law` on the nodes' places under each part of `cat`, one of `nodes`.
+
+    Parts with rows come first: what they have evaluated is there, at no further price, when a rank-2 part decides.
+    """
+    results: dict[int, Part] = {}
+    for i, part in sorted(enumerate(cat.parts), key=lambda item: not item[1].node.has_rows):
+        results[i] = Part(part.positions, part.axes, law([part_of(w, n, cat.axis, part) for n in nodes], part))
+    return [results[i] for i in range(len(cat.parts))]
 
 
 # ------------------------------------------------------------------------------------------------------ add, scale
@@ -95,7 +98,7 @@ def settle(w: Workspace, terms: Sequence[Term]) -> Sum:
             pending.append(term)
     done = _merge(w, done)
     node = Sum((*done, *pending))
-    if pending and (len(node.terms) > w.limits.terms or _covered(done, node.axes)):
+    if pending and (len(node.terms) > w.limits.terms or (_covered(done, node.axes) and not w.policy.compose)):
         return leaf(force(w, node))
     if len(node.terms) > 1 and not w.policy.defer:
         return leaf(force(w, node))
@@ -232,12 +235,16 @@ class _Factor:
 
 def _factors(w: Workspace, node: Sum) -> list[_Factor]:
     operand = node.operand
+    forced_cost = 0.0
     if operand is not None:
-        return [_Factor(node, True, 0.0, ((sketch(operand),),), frozenset())]
+        evaluated = _Factor(node, True, 0.0, ((sketch(operand),),), frozenset())
+        return [evaluated]
+    else:
+        forced_cost = estimate(w, node.terms)
     summed = frozenset().union(*(term.summed for term in node.terms))
     stage = max(operand.tensor.stage for term in node.terms for operand in term.operands)
     pending = tuple(tuple(sketch(operand) for operand in term.operands) for term in node.terms)
-    forced = _Factor(node, True, estimate(w, node.terms), ((Sketch(node.axes, stage),),), frozenset())
+    forced = _Factor(node, True, forced_cost, ((Sketch(node.axes, stage),),), frozenset())
     if not w.policy.compose and any(len(term.operands) > 1 for term in node.terms):
         return [forced]
     return [_Factor(node, False, 0.0, pending, summed), forced]
