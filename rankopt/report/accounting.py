@@ -9,7 +9,8 @@ graph.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import fx
@@ -75,37 +76,33 @@ def _owners(
 ) -> list[tuple[str, float]]:
     """The nodes whose products were built at `node`, with their FLOPs before.
 
-    These are the node itself, and those above it that were left pending. If it has no products of its own,
-    the nearest ones above it left a part of theirs.
+    These are the node itself, and those above it that were left pending. Where there are none, the nearest
+    ones above it left a part of theirs.
     """
 
     def flops(work: Mapping[str, Flops], name: str) -> float:
         return work.get(name, NOTHING).at(candidates)
 
-    own = flops(before, node.name)
-    found = {node.name: own} if own else {}
-
-    def visit(above: fx.Node) -> bool:
-        weight, built = flops(before, above.name), flops(emitted, above.name)
-        if weight and (not built or not own):
-            found[above.name] = weight
-        return not built
-
-    _walk_up(node, visit)
-    return list(found.items()) or [(node.name, 1.0)]
+    above = list(_above(node, until=lambda other: flops(emitted, other.name) > 0))
+    names = [other.name for other in above if not flops(emitted, other.name)]
+    found = [name for name in (node.name, *names) if flops(before, name)]
+    if not found:
+        found = [other.name for other in above if flops(before, other.name)]
+    return [(name, flops(before, name)) for name in found] or [(node.name, 1.0)]
 
 
-def _walk_up(node: fx.Node, visit: Callable[[fx.Node], bool]) -> None:
-    """Visits what `node` reads, and so on while `visit` says so; each node once."""
+def _above(node: fx.Node, until: Callable[[fx.Node], bool]) -> Iterator[fx.Node]:
+    """What `node` reads, directly or not, each once; nothing above those where `until` holds."""
     seen: set[fx.Node] = set()
-    stack = list(node.all_input_nodes)
-    while stack:
-        above = stack.pop()
-        if above in seen:
+    waiting = deque(node.all_input_nodes)
+    while waiting:
+        other = waiting.popleft()
+        if other in seen:
             continue
-        seen.add(above)
-        if visit(above):
-            stack.extend(above.all_input_nodes)
+        seen.add(other)
+        yield other
+        if not until(other):
+            waiting.extend(other.all_input_nodes)
 
 
 _VIEWS = cost.FREE | {

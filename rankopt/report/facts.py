@@ -18,7 +18,7 @@ from rankopt.plan import Plan
 from rankopt.report import words
 from rankopt.report.accounting import NOTHING, Work, account, has_gram_matrix
 from rankopt.report.lines import user_line
-from rankopt.report.mixing import dependencies, is_tensor, refused
+from rankopt.report.mixing import Refused, dependencies, is_tensor, refused
 from rankopt.report.tree import (
     FamilyFacts,
     Figure,
@@ -218,19 +218,21 @@ def _sum(work: Mapping[str, Flops], names: Sequence[str]) -> Flops:
 def _refusals(
     captured: CapturedModel, roles: Sequence[InputRole], looked: Plan, work: Work
 ) -> tuple[RefusalFacts, ...]:
-    found = [
-        RefusalFacts(
-            node=end.node.name,
-            op=_op(end.node),
-            reason=end.reason,
-            line=user_line(end.node),
-            after=_sum(work.owned, [end.node.name, *(node.name for node in end.behind)]),
-            nodes=tuple(node.name for node in end.behind),
-        )
-        for end in refused(captured, roles, looked)
-    ]
-    n = looked.candidates
-    return tuple(sorted(found, key=lambda r: (-r.after.at(n), -r.after.elementwise_at(n))))
+    found = [_refusal(end, work) for end in refused(captured, roles, looked)]
+    kept = [(f.after.at(looked.candidates), f.after.elementwise_at(looked.candidates), f) for f in found]
+    return tuple(f for products, rest, f in sorted(kept, key=lambda k: (-k[0], -k[1])) if products or rest)
+
+
+def _refusal(end: Refused, work: Work) -> RefusalFacts:
+    behind = tuple(node.name for node in end.behind)
+    return RefusalFacts(
+        node=end.node.name,
+        op=_op(end.node),
+        reason=end.reason,
+        line=user_line(end.node),
+        after=_sum(work.owned, behind if end.was_split else (end.node.name, *behind)),
+        nodes=behind,
+    )
 
 
 def _verification(verification: Verification, plan: Plan) -> VerificationFacts:

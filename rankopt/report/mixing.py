@@ -39,6 +39,8 @@ class Refused:
 
     node: fx.Node
     reason: str
+    was_split: bool
+    """Whether its own work was improved: it evaluates a sum of context and target parts."""
     behind: list[fx.Node] = field(default_factory=list[fx.Node])
 
 
@@ -76,7 +78,7 @@ def refused(captured: CapturedModel, roles: Sequence[InputRole], plan: Plan) -> 
             continue
         above = [n for n in node.all_input_nodes if depends[n] & context]
         if any(opened[n] for n in above):
-            ended[node] = Refused(node, _reason(node, decisions.get(node.name)))
+            ended[node] = _refused(node, decisions.get(node.name))
             found.append(ended[node])
             continue
         # Of several, the one that comes last: as long as it stands, the others do not matter.
@@ -103,8 +105,9 @@ def _takes_item(node: fx.Node) -> bool:
     return getattr(node.target, "__name__", "") == "getitem"
 
 
-def _reason(node: fx.Node, decision: Decision | None) -> str:
+def _refused(node: fx.Node, decision: Decision | None) -> Refused:
     if decision is not None and decision.refusal:
-        return decision.refusal
+        return Refused(node, decision.refusal, was_split=False)
     family = decision.rule.split(".")[0] if decision is not None else ""
-    return f"{node.name} {_WORDS.get(family, 'mixes context and target')}"
+    words = _WORDS.get(family, "mixes context and target")
+    return Refused(node, f"{node.name} {words}", was_split=words == _ADDED_UP)

@@ -19,7 +19,7 @@ _UNDERLINED = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True
 
 _STYLES = {Rank.RANK2: "green", Rank.MIXED: "yellow", Rank.OPAQUE: "red"}
 
-WIDE = 100
+WIDE = 110
 """Columns from which on there is room for everything."""
 
 _MOST_STATE = 12
@@ -110,7 +110,7 @@ def _nodes(report: Report, width: int) -> Table:
             *map(_number, (before.each, after.once, after.each)),
             _short(str(node.line or ""), 18),
             _short(_elsewhere(node), 16),
-            *([_short(node.refusal or node.rule, width - 85)] if rule else []),
+            *([_short(node.refusal or node.rule, width - 86)] if rule else []),
         )
     return table
 

@@ -46,7 +46,7 @@ class StateTensor:
 
 @dataclass(frozen=True, slots=True)
 class PolicyFacts:
-    """A policy that was tried. `dropped`: cheaper than the chosen one, but its scores were not the model's."""
+    """A policy that was tried. `dropped`: cheaper than the chosen one, but with other scores."""
 
     name: str
     figure: Figure
@@ -102,7 +102,8 @@ class FamilyFacts:
 class RefusalFacts:
     """A node at which what context and target contribute can be told apart no longer, and why.
 
-    `after` is the work, of this node and of `nodes` behind it, that therefore stays per candidate.
+    `after` is the work that therefore stays per candidate: that of `nodes`, which are behind it, and its own
+    unless it was split.
     """
 
     node: str
