@@ -141,21 +141,21 @@ def embedding(w: Workspace, table: Value, ids: Value, padding_idx: int = -1, *_:
     table = dims.merge_dim(w, dims.merge_dim(w, table, 0), 1)
     weight = force(w, table.node)
     order = [group[0] for group in table.groups if group]
-    if set(weight.axes) != set(order) or len(order) < 2:
+    if set(weight.axes) != set(order) or not table.groups[0]:
         raise Refusal("the table is constant along one of its dims")
     tensor = w.program.permute(weight.tensor, [weight.axes.index(axis) for axis in order])
-    width = order[1]
+    tensor = w.program.view(tensor, [group[0].size if group else 1 for group in table.groups])
+    width = table.groups[1]
 
     def look_up(node: Node) -> Node:
         if isinstance(node, Cat):
             return Cat(node.axis, tuple(Part(p.positions, p.axes, look_up(p.node)) for p in node.parts))
         places = force(w, node)
-        axes = (*places.axes, width)
-        shape = tuple(size_of(axis) for axis in axes)
+        shape = (*(size_of(axis) for axis in places.axes), tensor.dims[1])
         rows = w.program.call(aten.embedding.default, tensor, places.tensor, shape=shape, out=weight.dtype)
-        return leaf(Operand(rows, axes))
+        axes = (*places.axes, *width)
+        return leaf(Operand(w.program.view(rows, [size_of(axis) for axis in axes]), axes))
 
-    fresh = w.axes.fresh(width.size)
-    found = dims.rename_value(Value((*ids.groups, (width,)), look_up(ids.node)), {width: fresh})
-    return found
+    found = Value((*ids.groups, width), look_up(ids.node))
+    return dims.rename_value(found, {axis: w.axes.fresh(axis.size) for axis in width})
 
