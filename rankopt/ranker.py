@@ -61,6 +61,18 @@ class Interface:
     policy: str = ""
     """How far the rewriting went: the name of one of `rankopt.plan.POLICIES`."""
 
+    def expected(self, role: Role) -> list[InputInfo]:
+        """The inputs of the context or of the target, in call order; a packed input has its columns in each."""
+        found: list[InputInfo] = []
+        for info, given in zip(self.inputs, self.roles, strict=True):
+            if given.role is Role.PACKED:
+                assert info.shape is not None
+                columns = given.context_columns if role is Role.CONTEXT else given.target_columns
+                found.append(InputInfo(info.name, (len(columns), *info.shape[1:]), info.dtype))
+            elif given.role is role:
+                found.append(info)
+        return found
+
     def unflatten_output(self, tensors: Sequence[Tensor]) -> Any:
         """The original model's output, nested as it was."""
         rest = iter(tensors)
@@ -250,7 +262,7 @@ class Ranker(nn.Module):
     def _explain_misfit(self, role: Role, inputs: Mapping[str, Tensor]) -> None:
         """Raises InputError with what is wrong, if something is."""
         rows: dict[str, int] = {}
-        for info in self.expected(role):
+        for info in self.interface.expected(role):
             self._check(role, info, inputs[info.name])
             if info.shape is not None:
                 rows[info.name] = inputs[info.name].shape[0]
@@ -261,20 +273,8 @@ class Ranker(nn.Module):
                 "  fix: pass the same candidates to every target input"
             )
 
-    def expected(self, role: Role) -> list[InputInfo]:
-        """The inputs of the context or of the target, in call order; a packed input has its columns in each."""
-        found: list[InputInfo] = []
-        for info, given in zip(self.interface.inputs, self.interface.roles, strict=True):
-            if given.role is Role.PACKED:
-                assert info.shape is not None
-                columns = given.context_columns if role is Role.CONTEXT else given.target_columns
-                found.append(InputInfo(info.name, (len(columns), *info.shape[1:]), info.dtype))
-            elif given.role is role:
-                found.append(info)
-        return found
-
     def _expectation(self, role: Role) -> dict[str, tuple[torch.dtype, tuple[int, ...] | None]]:
-        return {info.name: (info.dtype, info.shape) for info in self.expected(role)}
+        return {info.name: (info.dtype, info.shape) for info in self.interface.expected(role)}
 
     def _check(self, role: Role, info: InputInfo, tensor: Any) -> None:
         if not isinstance(tensor, Tensor):

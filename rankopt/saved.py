@@ -12,6 +12,7 @@ model's, and takes new weights.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Sequence
@@ -31,6 +32,7 @@ from rankopt.exporting import tracing_conditions
 from rankopt.metadata import Metadata, fingerprint
 from rankopt.ranker import InputInfo, Ranker
 from rankopt.reading import ORIGIN, read
+from rankopt.report.tree import Report
 from rankopt.selectors import Role
 from rankopt.stages import split
 from rankopt.tensors import get_tensor, put_tensor
@@ -47,7 +49,7 @@ def save(ranker: Ranker, path: str | os.PathLike[str], overwrite: bool = False) 
     """
     target = Path(path)
     require_writable(target, overwrite)
-    description = json.dumps(describe(ranker).to_json())
+    description = json.dumps(describe(ranker).to_json(), separators=(",", ":"))
     program = whole_program(ranker)
     files = {DESCRIPTION: description}
     with tracing_conditions():
@@ -61,16 +63,21 @@ def load(path: str | os.PathLike[str], trust: bool = False) -> Ranker:
     cannot be read.
     """
     source = Path(path)
-    data = read_description(source)
+    metadata = read_metadata(source)
+    return assemble(read_program(source, trust), metadata)
+
+
+def read_metadata(path: Path) -> Metadata:
+    """What a file says of the ranker in it, graph and weights unread. Raises FormatError like `load`."""
+    data = read_description(path)
     try:
-        metadata = Metadata.from_json(data)
+        return Metadata.from_json(data)
     except FormatError as error:
-        raise FormatError(f"{source} cannot be read: {error}") from error
+        raise FormatError(f"{path} cannot be read: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise FormatError(
-            f"{source}: {DESCRIPTION} is damaged: {error}.\n  fix: optimize the model again"
+            f"{path}: {DESCRIPTION} is damaged: {error!r}.\n  fix: optimize the model again"
         ) from error
-    return assemble(read_program(source, trust), metadata)
 
 
 def assemble(program: ExportedProgram, metadata: Metadata) -> Ranker:
@@ -78,7 +85,9 @@ def assemble(program: ExportedProgram, metadata: Metadata) -> Ranker:
     reading = read(program, metadata.context, metadata.target, metadata.constants)
     stages = split(reading.exprs, reading.outputs, reading.constants)
     ranker = Ranker(stages, metadata.interface, reading.weights)
-    ranker.report = None
+    if metadata.report is not None:
+        with contextlib.suppress(FormatError):  # a report of another version is no reason not to serve
+            ranker.report = Report.from_json(metadata.report)
     return ranker
 
 
@@ -86,11 +95,11 @@ def describe(ranker: Ranker) -> Metadata:
     """What the file will say of the ranker."""
     return Metadata(
         interface=ranker.interface,
-        context=tuple(info.name for info in ranker.expected(Role.CONTEXT)),
-        target=tuple(info.name for info in ranker.expected(Role.TARGET)),
+        context=tuple(info.name for info in ranker.interface.expected(Role.CONTEXT)),
+        target=tuple(info.name for info in ranker.interface.expected(Role.TARGET)),
         constants=tuple(ranker.constants()),
         weights=fingerprint(ranker.weights()),
-        report=None,
+        report=None if ranker.report is None else ranker.report.to_json(),
         versions={"rankopt": rankopt.__version__, "torch": torch.__version__},
     )
 
@@ -102,8 +111,11 @@ def whole_program(ranker: Ranker) -> ExportedProgram:
     """f(context, target) of the whole ranker as one program, for any number of candidates."""
     tensors = ranker.weights().values()
     device = next((tensor.device for tensor in tensors), None)
-    context = {info.name: _example(info, 1, device) for info in ranker.expected(Role.CONTEXT)}
-    target = {info.name: _example(info, _EXAMPLE_CANDIDATES, device) for info in ranker.expected(Role.TARGET)}
+    context = {info.name: _example(info, 1, device) for info in ranker.interface.expected(Role.CONTEXT)}
+    target = {
+        info.name: _example(info, _EXAMPLE_CANDIDATES, device)
+        for info in ranker.interface.expected(Role.TARGET)
+    }
     candidates = Dim("candidates", min=0)
     shapes = {"context": dict.fromkeys(context), "target": {name: {0: candidates} for name in target}}
     with tracing_conditions(), traceback.preserve_node_meta():

@@ -1,0 +1,287 @@
+"""`rankopt`: the command line. It reads options, calls `rankopt.commands`, prints; nothing else.
+
+torch is imported by the commands, not here: `rankopt --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from rankopt import __version__
+from rankopt.atomic import require_writable
+from rankopt.errors import InputError, OutputError, RankoptError, RolesError, VerificationError
+
+if TYPE_CHECKING:
+    from rankopt.commands import Json, Request
+    from rankopt.report.tree import Report
+
+REFUSED, USAGE, NOT_IDENTICAL = 1, 2, 3
+"""Exit codes; 0 is done."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_MODEL = click.Path(exists=True, dir_okay=False, path_type=Path)
+_COUNT = click.IntRange(min=1)
+_FILE = click.Path(path_type=Path, allow_dash=True)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="rankopt")
+@click.option("--debug", is_flag=True, envvar="RANKOPT_DEBUG", hidden=True, help="Show tracebacks.")
+def main(debug: bool) -> None:
+    """Rewrite a trained ranking model: what depends on the request alone is computed once per request.
+
+    SEL selects inputs: by path (user_id), by glob (user_*), or columns of one (x[:, :20]). An option that
+    takes several may be repeated, or given them separated by commas.
+
+    \b
+    Exit codes: 0 done, 1 the model or file was refused, 2 usage, 3 the scores are not identical.
+    """
+
+
+def exit_code(error: Exception) -> int:
+    """What the command ends with."""
+    if isinstance(error, VerificationError):
+        return NOT_IDENTICAL
+    return USAGE if isinstance(error, RolesError | InputError | OutputError) else REFUSED
+
+
+def plainly(command: F) -> F:
+    """Errors of rankopt as one message on stderr and an exit code; with --debug, as they are."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except RankoptError as error:
+            context = click.get_current_context()
+            if context.find_root().params["debug"]:
+                raise
+            click.echo(f"Error: {error}", err=True)
+            context.exit(exit_code(error))
+
+    return run  # type: ignore[return-value]
+
+
+def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    """Several options as one decorator."""
+    return lambda command: functools.reduce(lambda f, decorate: decorate(f), reversed(decorators), command)
+
+
+_source = options(
+    click.argument("model", type=_MODEL),
+    click.option("--example", type=_MODEL, help="Example rows: a tuple, dict or tensor saved by torch.save."),
+    click.option("--trust", is_flag=True, help="Read files that run code when they are read (pickles)."),
+)
+_roles = options(
+    click.option("--context", multiple=True, required=True, metavar="SEL", help="Inputs of the request."),
+    click.option(
+        "--target", multiple=True, metavar="SEL", help="Inputs of a candidate; the rest by default."
+    ),
+    click.option(
+        "--candidates", type=_COUNT, default=512, show_default=True, help="Usual number per request."
+    ),
+    click.option("--pass", "only", multiple=True, metavar="NAME", help="Use this pass and no other."),
+    click.option("--no-pass", "without", multiple=True, metavar="NAME", help="Do not use this pass."),
+)
+_json = click.option(
+    "--json", "json_file", type=_FILE, help="Write the facts as JSON to a file; - for stdout."
+)
+_force = click.option("--force", is_flag=True, help="Overwrite files that exist.")
+
+
+@main.command()
+@_source
+@_roles
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="The .pt2 file to write."
+)
+@click.option("--no-verify", is_flag=True, help="Do not compare the result with the model.")
+@_json
+@_force
+@plainly
+def optimize(
+    model: Path,
+    example: Path | None,
+    trust: bool,
+    output: Path,
+    no_verify: bool,
+    json_file: Path | None,
+    force: bool,
+    **roles: Any,
+) -> None:
+    """Rewrite MODEL and save the result as a ranker.
+
+    MODEL is a torch.export program (.pt2); a pickled module (.pt) needs --trust and --example.
+
+    \b
+    rankopt optimize dlrm.pt2 --context 'user_*' --context 'x[:, :20]' -o ranker.pt2
+    """
+    check_outputs(force, output, json_file)
+    from rankopt import commands
+
+    request = read_request(**roles)
+    ranker = commands.optimize(commands.Source(model, example, trust), request, output, not no_verify, force)
+    if ranker.report is not None:
+        show_report(ranker.report, json_file, force)
+    click.echo(f"{output}: {output.stat().st_size:,} bytes; {model}: {model.stat().st_size:,}", err=True)
+
+
+@main.command()
+@_source
+@_roles
+@click.option("--nodes", is_flag=True, help="Also what became of every node.")
+@click.option(
+    "--labels", is_flag=True, help="Only the rank of every node, and the inputs that it depends on."
+)
+@_json
+@_force
+@plainly
+def explain(
+    model: Path,
+    example: Path | None,
+    trust: bool,
+    nodes: bool,
+    labels: bool,
+    json_file: Path | None,
+    force: bool,
+    **roles: Any,
+) -> None:
+    """Report what rewriting MODEL would save, and what not and why. Writes nothing."""
+    check_outputs(force, json_file)
+    from rankopt import commands
+
+    report = commands.explain(commands.Source(model, example, trust), read_request(**roles))
+    show_report(report, json_file, force, nodes, labels)
+
+
+@main.command()
+@_source
+@click.argument("ranker", type=_MODEL)
+@click.option("--requests", type=_COUNT, default=1, show_default=True, help="Per number of candidates.")
+@click.option("--candidates", type=click.IntRange(min=0), multiple=True, help="Per request; may be repeated.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the requests that are drawn.")
+@click.option(
+    "--reproduction", type=click.Path(path_type=Path), help="Where to write a request that differs."
+)
+@_json
+@_force
+@plainly
+def verify(
+    model: Path,
+    ranker: Path,
+    example: Path | None,
+    trust: bool,
+    requests: int,
+    candidates: Sequence[int],
+    seed: int,
+    reproduction: Path | None,
+    json_file: Path | None,
+    force: bool,
+) -> None:
+    """Compare RANKER with the MODEL that it was made of, on random requests.
+
+    Both are run in float64, where they must agree to rounding, and as served, where the ranker may be no less
+    accurate than the model. Exit code 3 if they are not identical.
+    """
+    check_outputs(force, reproduction, json_file)
+    from rankopt import commands
+
+    source = commands.Source(model, example, trust)
+    comparison = commands.verify(source, ranker, requests, candidates, seed)
+    show_json(comparison.to_json(), json_file, force)
+    if reproduction is not None and not comparison.verification.identical:
+        comparison.save_reproduction(reproduction, force)
+    comparison.verification.check()
+    if str(json_file) != "-":
+        click.echo(comparison.sentence)
+
+
+@main.command()
+@click.argument("ranker", type=_MODEL)
+@click.option("--nodes", is_flag=True, help="Also what became of every node.")
+@_json
+@_force
+@plainly
+def show(ranker: Path, nodes: bool, json_file: Path | None, force: bool) -> None:
+    """Show what a saved RANKER says of itself: its inputs, and the report of its making."""
+    check_outputs(force, json_file)
+    from rankopt import commands
+
+    description, report = commands.describe(ranker)
+    if str(json_file) != "-":
+        click.echo(f"{description}\n")
+    if report is not None:
+        show_report(report, json_file, force, nodes)
+
+
+def read_request(
+    context: Sequence[str],
+    target: Sequence[str],
+    candidates: int,
+    only: Sequence[str],
+    without: Sequence[str],
+) -> Request:
+    """The options about roles and passes. Raises RolesError for a pass that does not exist."""
+    from rankopt import commands
+
+    selected = split_selectors(target) or None
+    passes = commands.passes_used(split_selectors(only), split_selectors(without))
+    return commands.Request(split_selectors(context), selected, candidates, passes)
+
+
+def split_selectors(values: Sequence[str]) -> list[str]:
+    """Values that may hold several, separated by commas; a comma in brackets separates columns."""
+    parts: list[str] = []
+    for value in values:
+        parts.append("")
+        depth = 0
+        for char in value:
+            depth += (char == "[") - (char == "]")
+            if char == "," and not depth:
+                parts.append("")
+            else:
+                parts[-1] += char
+    return [part.strip() for part in parts if part.strip()]
+
+
+def check_outputs(force: bool, *paths: Path | None) -> None:
+    """Finds out before the work what could not be written after it."""
+    for path in paths:
+        if path is not None and str(path) != "-":
+            require_writable(path, force)
+
+
+def show_report(
+    report: Report, json_file: Path | None, force: bool, nodes: bool = False, labels: bool = False
+) -> None:
+    """Prints a report, or its JSON where that goes to stdout."""
+    show_json(report.to_json(), json_file, force)
+    if str(json_file) == "-":
+        return
+    from rich.console import Console
+
+    from rankopt.report.terminal import render, render_labels
+
+    if labels:
+        render_labels(report, Console())
+        return
+    render(report, Console(), nodes=nodes)
+
+
+def show_json(data: Json, json_file: Path | None, force: bool) -> None:
+    """Writes facts as JSON to where they shall go, if anywhere."""
+    if json_file is None:
+        return
+    from rankopt import commands
+
+    if str(json_file) == "-":
+        sys.stdout.write(commands.to_text(data))
+    else:
+        commands.write_json(data, json_file, force)

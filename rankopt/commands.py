@@ -1,0 +1,227 @@
+"""What the command line does: files in, files out. `rankopt.cli` reads the options and prints the results."""
+
+from __future__ import annotations
+
+import json
+import math
+import pickle
+from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import nn
+from torch.export import ExportedProgram
+
+from rankopt import pipeline, saved
+from rankopt.archive import Kind, kind_of, read_program
+from rankopt.atomic import write_whole
+from rankopt.errors import FormatError, InputError, RolesError
+from rankopt.passes import NAMES
+from rankopt.ranker import Ranker
+from rankopt.report import words
+from rankopt.report.tree import Report
+from rankopt.selectors import Role
+from rankopt.verify import CANDIDATES, Verification
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A model to be read: its file, example rows, and whether its author is trusted."""
+
+    path: Path
+    example: Path | None = None
+    trust: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A verification of a saved ranker."""
+
+    verification: Verification
+    dtype: str
+    """Of the scores, as served."""
+
+    @property
+    def sentence(self) -> str:
+        """The result in one sentence."""
+        agreement = self.verification.agreement
+        swapped = agreement.order.swapped_pairs
+        ratio = agreement.ratio if math.isfinite(agreement.ratio) else None
+        facts = agreement.error64, self.dtype, ratio, swapped, self.verification.candidates
+        return words.agreement(self.verification.identical, *facts)
+
+    def to_json(self) -> Json:
+        """The result as plain data."""
+        divergence = self.verification.divergence
+        return {
+            "identical": self.verification.identical,
+            "candidates": list(self.verification.candidates),
+            "reasons": list(self.verification.agreement.reasons()),
+            "agreement": asdict(self.verification.agreement),
+            "divergence": None if divergence is None else asdict(divergence),
+        }
+
+    def save_reproduction(self, path: Path, overwrite: bool) -> None:
+        """Writes the worst request; `torch.load(path, weights_only=True)` gives its tensors back."""
+        request = self.verification.request
+        tensors = {"context": dict(request.context), "target": dict(request.target)}
+        write_whole(path, lambda file: torch.save(tensors, file), overwrite)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to make of it: see `rankopt.optimize`."""
+
+    context: Sequence[str]
+    target: Sequence[str] | None = None
+    candidates: int = 512
+    passes: Collection[str] | None = None
+
+
+def optimize(source: Source, request: Request, output: Path, verification: bool, overwrite: bool) -> Ranker:
+    """Reads a model, rewrites it, and writes the ranker."""
+    with working(f"reading {source.path}"):
+        model, rows = read_model(source)
+    with working(f"rewriting for {request.candidates} candidates"):
+        ranker = pipeline.optimize(
+            model, verification=verification, example_inputs=rows, **_arguments(request)
+        )
+    with working(f"writing {output}"):
+        ranker.save(output, overwrite)
+    return ranker
+
+
+def explain(source: Source, request: Request) -> Report:
+    """The report on a model, without a ranker."""
+    with working(f"reading {source.path}"):
+        model, rows = read_model(source)
+    with working(f"looking at it with {request.candidates} candidates"):
+        report: Report = pipeline.explain(model, example_inputs=rows, **_arguments(request))
+    return report
+
+
+def verify(source: Source, ranker: Path, requests: int, candidates: Sequence[int], seed: int) -> Comparison:
+    """Compares a saved ranker with the model that it was made of."""
+    with working(f"reading {ranker}"):
+        loaded = saved.load(ranker, source.trust)
+    with working(f"reading {source.path}"):
+        model, rows = read_model(source)
+    with working("comparing"):
+        verification = loaded.verify(requests, candidates or CANDIDATES, model, rows, seed)
+    scores = loaded.stages.whole.graph.output_node().all_input_nodes
+    dtypes = {str(score.meta["expr"].dtype).removeprefix("torch.") for score in scores}
+    return Comparison(verification, dtypes.pop() if len(dtypes) == 1 else "as served")
+
+
+def describe(ranker: Path) -> tuple[str, Report | None]:
+    """What a saved ranker says of itself, and its report. Graph and weights are not read."""
+    metadata = saved.read_metadata(ranker)
+    interface, versions = metadata.interface, metadata.versions
+    lines = [
+        f"{ranker}: a ranker for {interface.candidates:,} candidates, {ranker.stat().st_size:,} bytes",
+        f"by rankopt {versions['rankopt']} with torch {versions['torch']}, policy '{interface.policy}'",
+        f"weights {metadata.weights}",
+    ]
+    for role, rows in ((Role.CONTEXT, "1"), (Role.TARGET, "N")):
+        for info in interface.expected(role):
+            shape = "scalar" if info.shape is None else f"[{', '.join([rows, *map(str, info.shape)])}]"
+            dtype = str(info.dtype).removeprefix("torch.")
+            lines.append(f"  {role.value:7}  {info.name:20}  {dtype:8}  {shape}")
+    report = None if metadata.report is None else Report.from_json(metadata.report)
+    return "\n".join(lines), report
+
+
+def write_json(data: Json, path: Path, overwrite: bool) -> None:
+    """Writes plain data to a file."""
+    write_whole(path, lambda file: file.write(to_text(data).encode()), overwrite)
+
+
+def to_text(data: Json) -> str:
+    """Plain data as a JSON text."""
+    return json.dumps(data, indent=2) + "\n"
+
+
+def passes_used(only: Sequence[str], without: Sequence[str]) -> Collection[str] | None:
+    """The passes that the options leave; None for all. Raises RolesError for one that does not exist."""
+    unknown = [name for name in (*only, *without) if name not in NAMES]
+    if unknown:
+        raise RolesError(
+            f"there is no pass '{unknown[0]}'.\n  expected: {', '.join(NAMES)}\n  fix: name one of them"
+        )
+    if not only and not without:
+        return None
+    return [name for name in (only or NAMES) if name not in without]
+
+
+# ----------------------------------------------------------------------------------------------- models
+
+
+def read_model(source: Source) -> tuple[nn.Module | ExportedProgram, Any]:
+    """The model in a file, and its example rows (None for a program that brings its own).
+
+    Raises FormatError where the file is no model, or one that would have to be trusted.
+    """
+    rows = None if source.example is None else _read_rows(source.example)
+    kind = kind_of(source.path)
+    if kind is Kind.RANKER:
+        raise FormatError(f"{source.path} is an optimised ranker already.\n  fix: give the original model")
+    if kind is not Kind.PICKLE:
+        return read_program(source.path, source.trust), rows
+    if not source.trust:
+        raise FormatError(
+            f"{source.path} is {kind.value}, which runs code when it is read.\n"
+            "  fix: torch.export.save(program, 'model.pt2'); or --trust, if you know who made it"
+        )
+    if rows is None:
+        raise InputError(
+            f"{source.path} is {kind.value}, which has no example rows.\n"
+            "  fix: torch.save((tensor, ...), 'rows.pt'), and --example rows.pt"
+        )
+    return _unpickled(source.path), rows
+
+
+def _unpickled(path: Path) -> nn.Module:
+    try:
+        model = torch.load(path, map_location="cpu", weights_only=False)
+    except Exception as error:  # unpickling runs the model's own code
+        raise FormatError(
+            f"{path} cannot be unpickled: {error}.\n"
+            "  fix: run where its classes can be imported (PYTHONPATH=...), or torch.export.save it there"
+        ) from error
+    if isinstance(model, nn.Module):
+        return model
+    raise FormatError(
+        f"{path} holds a {type(model).__name__}, no model.\n"
+        "  fix: save the module itself, torch.save(model, ...), not its state dict"
+    )
+
+
+def _read_rows(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise InputError(
+            f"{path} holds no example rows: {str(error).splitlines()[0]}\n"
+            "  fix: torch.save((tensor, ...), 'rows.pt'), or a dict by argument name"
+        ) from error
+
+
+def _arguments(request: Request) -> Json:
+    return {
+        "context": list(request.context),
+        "target": None if request.target is None else list(request.target),
+        "candidates": request.candidates,
+        "passes": request.passes,
+    }
+
+
+def working(what: str) -> AbstractContextManager[object]:
+    """A spinner on the terminal while something takes its time; nothing where stderr is a file or a pipe."""
+    console = Console(stderr=True)
+    return console.status(what) if console.is_terminal else nullcontext()
