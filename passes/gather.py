@@ -151,8 +151,11 @@ def embedding(w: Workspace, table: Value, ids: Value, padding_idx: int = -1, *_:
         if isinstance(node, Cat):
             return Cat(node.axis, tuple(Part(p.positions, p.axes, look_up(p.node)) for p in node.parts))
         places = force(w, node)
-        shape = (*(size_of(axis) for axis in places.axes), tensor.dims[1])
-        rows = w.program.call(aten.embedding.default, tensor, places.tensor, shape=shape, out=weight.dtype)
+        index = places.tensor
+        if index.target is aten.reshape.default and index.dims == ():
+            index = index.args[0]  # the id of a context field as it came, [1]: two views less
+        shape = (*index.dims, tensor.dims[1])
+        rows = w.program.call(aten.embedding.default, tensor, index, shape=shape, out=weight.dtype)
         axes = (*places.axes, *width)
         return leaf(Operand(w.program.view(rows, [size_of(axis) for axis in axes]), axes))
 

@@ -66,8 +66,9 @@ class Profile:
 
         Thin products do not reach the arithmetic peak, and small matrices in a batch pay for their set-up.
         """
+        rows, columns = (columns, rows) if 1 < columns < 16 and rows >= 64 else (rows, columns)
         narrow = min(rows, columns)
-        factor = self.vector if narrow == 1 else self.thin if columns < 16 else 1.5 if columns < 32 else 1.0
+        factor = self.vector if narrow == 1 else self.thin if columns < 16 else 2.0 if narrow < 32 else 1.0
         arithmetic = self.multiply_add * factor * batch * rows * columns * inner
         small = 3.0 if batch > 1 and rows * columns * inner < 20_000 and columns >= 16 else 1.0
         written = 0.5 * self.element * batch * rows * columns

@@ -48,7 +48,7 @@ def add_up(w: Workspace, terms: Sequence[Term]) -> Operand:
         scale, placed = _place_coefficient(w, term)
         pending.append((scale, plan(w, placed.operands, placed.axes)))
     pending = join_products(w, pending)
-    pending.sort(key=lambda item: (isinstance(item[1], Product), _rank(item[1])))
+    pending.sort(key=lambda item: (_is_matrix_product(item[1]), isinstance(item[1], Product), _rank(item[1])))
     scale, first = pending[0]
     total = multiply(w, first)
     total = Operand(w.program.scale(total.tensor, scale), total.axes)
@@ -56,6 +56,10 @@ def add_up(w: Workspace, terms: Sequence[Term]) -> Operand:
         fused = multiply_add(w, total, item, scale) if isinstance(item, Product) else None
         total = fused if fused is not None else _add(w, total, multiply(w, item), scale)
     return total
+
+
+def _is_matrix_product(item: Operand | Product) -> bool:
+    return isinstance(item, Product) and any(axis not in item.kept for axis in item.x.axes)
 
 
 def _rank(item: Operand | Product) -> tuple[bool, int]:
@@ -180,6 +184,8 @@ def _stack(w: Workspace, operands: Sequence[Operand], order: Group, at: int) -> 
     """Parts of one place each, in order, as one call."""
     inner = (*order[:at], *order[at + 1 :])
     tensors = [ops.arrange(w, operand, inner) for operand in operands]
+    if at == 0 and all(t.target is aten.reshape.default and t.args[0].dims == (1, *t.dims) for t in tensors):
+        return w.program.cat([t.args[0] for t in tensors], 0)
     shape = tuple(ops.size_of(axis) for axis in order)
     return w.program.call(aten.stack.default, tensors, at, shape=shape, out=tensors[0].dtype)
 
