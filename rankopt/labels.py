@@ -12,7 +12,7 @@ import numpy as np
 
 from rankopt.axes import ROW, Group, sizes
 from rankopt.program import Stage
-from rankopt.values import Cat, Node, Value, leaves
+from rankopt.values import Cat, Node, Sum, Value, leaves
 
 
 class Rank(Enum):
@@ -57,20 +57,25 @@ def label_of(value: Value, *, opaque: bool = False) -> Label:
     shared = shared_fraction(value.node)
     if all(tensor.stage is Stage.WEIGHT for tensor in tensors):
         return Label(Rank.PARAMETER, 1.0, inputs)
-    if not value.node.has_rows:
+    if shared == 1.0:
         return Label(Rank.RANK2, 1.0, inputs)
     return Label(Rank.MIXED if shared else Rank.RANK3, shared, inputs)
 
 
 def shared_fraction(node: Node) -> float:
-    """The fraction of elements that are the same for all candidates."""
+    """The fraction of elements that do not depend on the candidates."""
     if isinstance(node, Cat):
-        return sum(len(p.positions) / node.axis.size * shared_fraction(p.node) for p in node.parts)
-    return 0.0 if node.has_rows else 1.0
+        return sum(len(p.positions) * shared_fraction(p.node) for p in node.parts) / node.axis.size
+    return 0.0 if _depends_on_candidates(node) else 1.0
+
+
+def _depends_on_candidates(node: Sum) -> bool:
+    """Whether a target input went into it. What all rows were mixed into has no row axis, and is still not rank-2."""
+    return any(operand.tensor.stage is Stage.CANDIDATE for term in node.terms for operand in term.operands)
 
 
 def shared_mask(value: Value) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-    """For each element of one row of `value` (the row axis has size one): is it the same for all candidates?"""
+    """For each element of one row of `value` (the row axis has size one): is it independent of the candidates?"""
     axes = tuple(axis for axis in value.axes if axis is not ROW)
     mask = _mask(value.node, axes)
     shape = [int(np.prod([axis.size for axis in group if axis is not ROW])) for group in value.groups]
@@ -79,7 +84,7 @@ def shared_mask(value: Value) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
 
 def _mask(node: Node, axes: Group) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
     if not isinstance(node, Cat):
-        return np.full(sizes(axes), not node.has_rows)
+        return np.full(sizes(axes), not _depends_on_candidates(node))
     if node.axis not in axes:
         raise AssertionError("a value varies along an axis that its dims do not have")
     at = axes.index(node.axis)
