@@ -70,12 +70,12 @@ def shared_fraction(node: Node) -> float:
 
 
 def _depends_on_candidates(node: Sum) -> bool:
-    """Whether a target input went into it. What all rows were mixed into has no row axis, and is still not rank-2."""
+    """Whether a target input went into it; the mean of all rows has no row axis, and is not rank-2."""
     return any(operand.tensor.stage is Stage.CANDIDATE for term in node.terms for operand in term.operands)
 
 
 def shared_mask(value: Value) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-    """For each element of one row of `value` (the row axis has size one): is it independent of the candidates?"""
+    """For each element of one row of `value` (the row axis has size one): is it rank-2?"""
     axes = tuple(axis for axis in value.axes if axis is not ROW)
     mask = _mask(value.node, axes)
     shape = [int(np.prod([axis.size for axis in group if axis is not ROW])) for group in value.groups]
