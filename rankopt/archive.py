@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch.export import ExportedProgram
+from torch.export.pt2_archive._package import load_pt2
 
 from rankopt.errors import FormatError
 from rankopt.exporting import tracing_conditions
@@ -68,8 +69,8 @@ def read_program(path: Path, trust: bool = False) -> ExportedProgram:
             assert archive is not None  # a program is an archive
             refuse_code(archive, path)
     try:
-        with tracing_conditions():
-            return torch.export.load(path)
+        with tracing_conditions():  # torch.export.load would hide the cause, and try formats of long ago
+            return load_pt2(str(path)).exported_programs["model"]
     except Exception as error:  # torch raises whatever its layers raise
         raise FormatError(
             f"{path} cannot be read: {_first_line(error)}\n"

@@ -97,7 +97,7 @@ def describe(ranker: Ranker) -> Metadata:
         interface=ranker.interface,
         context=tuple(info.name for info in ranker.interface.expected(Role.CONTEXT)),
         target=tuple(info.name for info in ranker.interface.expected(Role.TARGET)),
-        constants=tuple(ranker.constants()),
+        constants=tuple(_constant_names(ranker).values()),
         weights=fingerprint(ranker.weights()),
         report=None if ranker.report is None else ranker.report.to_json(),
         versions={"rankopt": rankopt.__version__, "torch": torch.__version__},
@@ -138,17 +138,33 @@ class _Whole(nn.Module):
         self.training = False
         for name, tensor in ranker.weights().items():
             put_tensor(self, name, tensor)
+        names = _constant_names(ranker)
         for name, tensor in ranker.constants().items():
-            put_tensor(self, name, tensor, persistent=False)
+            put_tensor(self, names[name], tensor, persistent=False)
+        self._sources = [names.get(name, name) for name in ranker.source_names]
         self._ranker = (ranker,)  # in a tuple, so that it is no part of this module
 
     def forward(self, context: dict[str, Tensor], target: dict[str, Tensor]) -> Any:
-        """The original's output for the tiled rows. context: name -> [1, ...]; target: name -> [N, ...]."""
+        """The original's output for the tiled rows. context: name -> [1, ...]; target: name -> [N, ...].
+
+        An output that has more than tensors is given as the tuple of its tensors: torch cannot read the rest
+        back.
+        """
         (ranker,) = self._ranker
-        arguments = [get_tensor(self, name) for name in ranker.source_names]
+        arguments = [get_tensor(self, name) for name in self._sources]
         arguments += [context[name] for name in ranker.stages.context_inputs]
         arguments += [target[name] for name in ranker.stages.target_inputs]
-        return ranker.interface.unflatten_output(_run_labelled(ranker.stages.whole, arguments))
+        outputs = _run_labelled(ranker.stages.whole, arguments)
+        return (
+            tuple(outputs)
+            if ranker.interface.output_constants
+            else ranker.interface.unflatten_output(outputs)
+        )
+
+
+def _constant_names(ranker: Ranker) -> dict[str, str]:
+    """The names of the compiler's constants in the file: numbered without gaps, as they will be when read."""
+    return {name: f"_constant_{i}" for i, name in enumerate(ranker.constants())}
 
 
 def _run_labelled(graph_module: fx.GraphModule, arguments: Sequence[Tensor]) -> list[Tensor]:
