@@ -50,11 +50,12 @@ def render(report: Report, console: Console, *, nodes: bool = False) -> None:
 def render_labels(report: Report, console: Console) -> None:
     """Prints one line per node: its rank, the inputs that it depends on, and the user's line."""
     table = _table("node", "label", "inputs", "line")
-    room = max(console.width - 35, 40)
-    for node in report.nodes:
+    room = max(console.width - 33, 40)
+    listed = [_short(", ".join(node.inputs), room // 3) for node in report.nodes]
+    room -= max(map(len, listed), default=0)
+    for node, inputs in zip(report.nodes, listed, strict=True):
         line = "" if node.line is None else f"{node.line}  {node.line.code}"
-        inputs = _short(", ".join(node.inputs), room // 3)
-        _row(table, _short(node.name, 16), _label(node), inputs, _short(line, room * 2 // 3))
+        _row(table, _short(node.name, 16), _label(node), inputs, _short(line, room))
     console.print(table)
 
 
