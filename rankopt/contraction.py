@@ -307,10 +307,9 @@ def _join(w: Workspace, group: Sequence[tuple[float, Product]]) -> Product | Non
 
 
 def _rows_first(x: Operand, y: Operand) -> tuple[Operand, Operand]:
-    """The operand with rows on the left (then the one built first): the result keeps its layout."""
-    if (y.has_rows, -y.tensor.serial) > (x.has_rows, -x.tensor.serial):
-        return y, x
-    return x, y
+    """What is computed latest on the left (candidates, then context, then weights): the result keeps its layout."""
+    keys = [(operand.has_rows, operand.tensor.stage, -operand.tensor.serial) for operand in (x, y)]
+    return (y, x) if keys[1] > keys[0] else (x, y)
 
 
 def _oriented(w: Workspace, product: Product) -> tuple[Operand, Operand, Roles]:

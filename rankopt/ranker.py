@@ -95,6 +95,7 @@ class Ranker(nn.Module):
         self._sources = [self._register(source.name, source.is_constant, weights) for source in stages.sources]
         self._sources_list: list[Tensor] = []
         self._prepared_list: list[Tensor] = []
+        self._watched: list[Tensor] = []
         self._version = -1
         self._expectations = {role: self._expectation(role) for role in (Role.CONTEXT, Role.TARGET)}
         self.report: Report | None = None
@@ -312,6 +313,7 @@ class Ranker(nn.Module):
         with torch.no_grad():
             prepared = self.stages.weight_stage(*self._sources_list)
         self._prepared_list = [tensor.detach() for tensor in prepared]
+        self._watched = self._read_by_derived()
         self._version = self._current_version()
 
     def _apply(self, fn: Any, recurse: bool = True) -> Ranker:
@@ -366,9 +368,16 @@ class Ranker(nn.Module):
             self.refresh()
         return self._prepared_list
 
+    def _read_by_derived(self) -> list[Tensor]:
+        """The weights of which the prepared ones are more than the very tensor: when they change, so do those."""
+        nodes = self.stages.weight_stage.graph.find_nodes(op="placeholder")
+        pairs = zip(nodes, self._sources_list, strict=True)
+        changed = [tensor for node, tensor in pairs if any(user.op == "call_function" for user in node.users)]
+        return [tensor for tensor in changed if not tensor.is_inference()]  # those do not count their changes
+
     def _current_version(self) -> int:
-        """Grows with every in-place change of a weight. Tensors made in inference mode do not count changes."""
-        return sum(source._version for source in self._sources_list if not source.is_inference())
+        """Grows with every in-place change of a watched weight."""
+        return sum([tensor._version for tensor in self._watched])
 
     def _register(self, name: str, is_constant: bool, weights: Mapping[str, Tensor]) -> str:
         """Puts a tensor where the original model has it; the compiler's own are no part of the state dict."""
