@@ -214,7 +214,8 @@ class Program:
     def permute(self, x: Expr, order: Sequence[int]) -> Expr:
         """`permute`; permutations compose, and the identity is nothing."""
         if x.target is aten.permute.default:
-            return self.permute(x.args[0], [x.args[1][dim] for dim in order])
+            inner = [dim % len(order) for dim in x.args[1]]  # a permute of the model's own may count from the back
+            return self.permute(x.args[0], [inner[dim] for dim in order])
         if list(order) == sorted(order):
             return x
         shape = tuple(x.dims[dim] for dim in order)
