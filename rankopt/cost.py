@@ -20,7 +20,24 @@ aten = torch.ops.aten
 FREE = frozenset(
     {
         aten.reshape.default,
+        aten.view.default,
+        aten.view_as.default,
+        aten._unsafe_view.default,
+        aten.flatten.using_ints,
+        aten.unflatten.int,
         aten.permute.default,
+        aten.transpose.int,
+        aten.t.default,
+        aten.movedim.int,
+        aten.expand_as.default,
+        aten.squeeze.dim,
+        aten.squeeze.default,
+        aten.narrow.default,
+        aten.unbind.int,
+        aten.split.Tensor,
+        aten.split.sizes,
+        aten.split_with_sizes.default,
+        aten.chunk.default,
         aten.slice.Tensor,
         aten.select.int,
         aten.expand.default,
@@ -31,6 +48,9 @@ FREE = frozenset(
     }
 )
 """Calls that only make a view (a reshape that has to copy is charged by `copies`)."""
+
+RESHAPES = frozenset({aten.reshape.default, aten.flatten.using_ints, aten.view.default})
+PERMUTES = frozenset({aten.permute.default, aten.transpose.int, aten.t.default})
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,9 +216,9 @@ def time(expr: Expr, rows: int, profile: Profile = DEFAULT) -> float:
     if isinstance(expr.target, Leaf) or expr.stage is Stage.WEIGHT:
         return 0.0
     if expr.target in FREE:
-        if expr.target is aten.reshape.default and copies(expr):
+        if expr.target in RESHAPES and copies(expr):
             return profile.call + profile.copy * elements(expr.dims, rows)
-        return profile.view if expr.shape is not None else 0.0
+        return profile.view
     if expr.target in (aten.mm.default, aten.addmm.default, aten.bmm.default):
         x, y = expr.args[-2:]
         batch = elements(x.dims[:-2], rows)
@@ -219,12 +239,22 @@ def copies(expr: Expr) -> bool:
     source = expr.args[0]
     if source.target is aten.expand.default:
         return True
-    if source.target is not aten.permute.default:
+    if source.target not in PERMUTES:
         return False
-    order: list[int] = source.args[1]
+    order = _order(source)
     kept = [(dim, size) for dim, size in zip(order, source.dims, strict=True) if size != 1]
     target = [size for size in expr.dims if size != 1]
     return not _regroups(kept, target)
+
+
+def _order(permuted: Expr) -> list[int]:
+    """Where each dim of a permuted tensor lies in memory."""
+    order = list(range(len(permuted.dims)))
+    if permuted.target is aten.permute.default:
+        return [dim % len(order) for dim in permuted.args[1]]
+    first, second = (0, 1) if permuted.target is aten.t.default else permuted.args[1:3]
+    order[first], order[second] = order[second], order[first]
+    return order
 
 
 def _regroups(dims: list[tuple[int, int | Rows]], target: list[int | Rows]) -> bool:
