@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -43,6 +44,7 @@ def list_models() -> None:
 @click.option("--epochs", type=click.IntRange(min=1), help="At most so many; fewer if they bring nothing.")
 @click.option("--ablation", type=click.Choice(["context", "target"]), help="See only these fields.")
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True)
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Of torch.")
 @click.option("--force", is_flag=True, help="Overwrite files that are there.")
 @click.option("--json", "metrics", type=click.Path(path_type=Path, dir_okay=False), help="Metrics go here.")
 @click.option("--checkpoint", type=click.Path(path_type=Path, dir_okay=False), help="Go on from here.")
@@ -54,6 +56,7 @@ def train(
     epochs: int | None,
     ablation: Role | None,
     output: Path,
+    threads: int,
     force: bool,
     metrics: Path | None,
     checkpoint: Path | None,
@@ -66,6 +69,8 @@ def train(
         raise click.ClickException(f"{error}.\n  fix: pip install 'rankopt[zoo]'") from error
     from rankopt.zoo.export import export_program, save_program
 
+    # Batches this small gain little from a second thread, and lose much where the cores are busy.
+    torch.set_num_threads(threads)
     try:
         check_output(output, force)
         if metrics is not None:
