@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from rankopt import operands as ops
-from rankopt.axes import Axis, Group, Size, group_size, volume
+from rankopt.axes import ROW, Axis, Group, Size, group_size, volume
 from rankopt.operands import Operand, size_of
 from rankopt.program import Expr, Stage, aten
 from rankopt.workspace import Workspace
@@ -91,7 +91,9 @@ def pair_cost(w: Workspace, x: Sketch, y: Sketch, kept: Collection[Axis]) -> flo
         return w.profile.gather * written * 4 if grows else 0.0
     if not r.inner or not (r.left or r.right):
         return w.profile.call + w.profile.element * written * inner
-    return w.profile.call + w.profile.product(batch, left, right, inner) + _copy_cost(w, x, y, r)
+    inside = r.batch and ROW not in r.batch and ROW in (*r.left, *r.right)
+    relayout = 0.5 * w.profile.copy * written if inside else 0.0  # rows behind another dim are moved back sooner or later
+    return w.profile.call + w.profile.product(batch, left, right, inner) + _copy_cost(w, x, y, r) + relayout
 
 
 def _copy_cost(w: Workspace, x: Sketch, y: Sketch, r: Roles) -> float:
@@ -224,17 +226,10 @@ def multiply(w: Workspace, product: Operand | Product) -> Operand:
 
 
 def multiply_add(w: Workspace, total: Operand, product: Product, scale: float) -> Operand | None:
-    """`total + scale * product` in one call.
-
-    An elementwise product is added by `addcmul`, a plain matrix product by `addmm`, if `total` is a row, a column or all
-    of it.
-    """
+    """`total + scale * product` in one call, where the product is one plain matrix, and `total` a row, a column or all of it."""
     x, y, r = _oriented(w, product)
     if total.dtype != x.dtype or total.dtype != y.dtype:
         return None
-    if not r.inner and x.axes and y.axes and (x.has_rows or y.has_rows):
-        kwargs = {} if scale == 1.0 else {"value": scale}
-        return ops.pointwise(w, lambda a, b, c: w.program.pointwise(aten.addcmul.default, a, b, c, **kwargs), [total, x, y])
     if r.batch or not r.inner or not (r.left or r.right):
         return None
     r = _in_order(x, y, r)
