@@ -2,14 +2,15 @@
 
 from typing import TYPE_CHECKING, Any
 
+from rankopt.version import __version__
+
 if TYPE_CHECKING:
     from rankopt.pipeline import explain, optimize
     from rankopt.ranker import Ranker
     from rankopt.saved import load
     from rankopt.verify import Verification
 
-__version__ = "0.1.0"
-__all__ = ["Ranker", "Verification", "explain", "load", "optimize"]
+__all__ = ["Ranker", "Verification", "__version__", "explain", "load", "optimize"]
 
 _HOMES = {
     "Ranker": "rankopt.ranker",

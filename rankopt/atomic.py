@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from rankopt.errors import OutputError
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 
 def require_writable(path: Path, overwrite: bool = False) -> None:
@@ -36,7 +40,9 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object], overwrite: bool
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with temporary.open("wb") as file:
-            write(file)
+            patient = _PatientFile(file)
+            write(cast(BinaryIO, patient))
+            patient.check()
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -47,3 +53,40 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object], overwrite: bool
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+class _PatientFile(io.BufferedIOBase):
+    """A file for writers in C++, in which an exception from `write` would end the process.
+
+    What goes wrong, a full disk or Ctrl-C, is kept until the writer is done; `check` raises it.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._failure: BaseException | None = None
+
+    def write(self, data: Buffer, /) -> int:
+        """Writes, unless something went wrong before."""
+        if self._failure is None:
+            try:
+                self._file.write(data)
+            except BaseException as failure:
+                self._failure = failure
+        return memoryview(data).nbytes
+
+    def check(self) -> None:
+        """Raises what went wrong."""
+        if self._failure is not None:
+            raise self._failure
+
+    def writable(self) -> bool:
+        """It can be written to."""
+        return True
+
+    def seekable(self) -> bool:
+        """torch asks for it, and goes to the start when it is done."""
+        return True
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """Stays where it is: nothing is written after that."""
+        return offset

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from rankopt import __version__
 from rankopt.atomic import require_writable
 from rankopt.errors import InputError, OutputError, RankoptError, RolesError, VerificationError
+from rankopt.version import __version__
 
 if TYPE_CHECKING:
     from rankopt.commands import Json, Request

@@ -24,7 +24,6 @@ from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx import traceback
 
-import rankopt
 from rankopt.archive import DESCRIPTION, read_description, read_program
 from rankopt.atomic import require_writable, write_whole
 from rankopt.errors import FormatError
@@ -36,6 +35,7 @@ from rankopt.report.tree import Report
 from rankopt.selectors import Role
 from rankopt.stages import split
 from rankopt.tensors import get_tensor, put_tensor
+from rankopt.version import __version__
 
 _EXAMPLE_CANDIDATES = 7
 """Rows of the target inputs with which a ranker is exported: neither 0 nor 1, which torch would fix."""
@@ -100,7 +100,7 @@ def describe(ranker: Ranker) -> Metadata:
         constants=tuple(_constant_names(ranker).values()),
         weights=fingerprint(ranker.weights()),
         report=None if ranker.report is None else ranker.report.to_json(),
-        versions={"rankopt": rankopt.__version__, "torch": torch.__version__},
+        versions={"rankopt": __version__, "torch": torch.__version__},
     )
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import inspect
+import io
 import json
 import os
 import zipfile
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 import rankopt
 from rankopt import saved
+from rankopt.atomic import _PatientFile
 from rankopt.errors import FormatError, InputError, OutputError, VerificationError
 from rankopt.ranker import Ranker
 
@@ -245,6 +247,18 @@ def test_a_full_disk_is_named(ranker: Ranker, tmp_path: Path, monkeypatch: pytes
     with pytest.raises(OutputError, match="No space left on device"):
         ranker.save(tmp_path / "ranker.pt2")
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("stop", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+def test_a_writer_that_calls_back_is_not_interrupted(tmp_path: Path, stop: BaseException) -> None:
+    class Full(io.BytesIO):
+        def write(self, data: Any) -> int:
+            raise stop
+
+    file = _PatientFile(Full())
+    torch.export.save(torch.export.export(nn.Linear(2, 2), (torch.randn(1, 2),)), file)
+    with pytest.raises(type(stop)):
+        file.check()
 
 
 def test_what_a_file_cannot_hold_is_named(tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 import errno
 import os
+import resource
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,8 @@ from archives import with_json
 from click.testing import Result
 from small_ranker import Small, export_to
 from torch import Tensor, nn
+
+import rankopt
 
 
 def assert_refused(result: Result, code: int, *words: str) -> None:
@@ -149,6 +154,25 @@ def test_a_full_disk(optimize, model: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(os, "fsync", full)
     assert_refused(optimize(model), 2, "No space left on device", "Nothing was changed")
+
+
+def test_a_file_that_may_not_grow(model: Path, tmp_path: Path) -> None:
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    command = ("optimize", model, "--context", "user_*", "--no-verify", "-o", tmp_path / "ranker.pt2")
+    done = subprocess.run(
+        [sys.executable, "-m", "rankopt", *map(str, command)],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=limit,
+        env=os.environ | {"PYTHONPATH": str(Path(rankopt.__file__).parents[1])},
+    )
+    assert done.returncode == 2, done.stderr
+    assert "File too large" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_pickled_module_without_trust(optimize, tmp_path: Path) -> None:
