@@ -21,6 +21,7 @@ from torch import Tensor
 
 from rankopt.pipeline import build, capture_with_roles
 from rankopt.plan import alternatives, unshared
+from rankopt.selectors import InputRole, Role
 
 Request = Mapping[str, Tensor]
 
@@ -33,7 +34,8 @@ def measure(subject: Subject, candidates: int, threads: int, compiled: bool, sec
     before = next(plan for plan in plans if plan.policy.unchanged)
     context, target = subject.request(candidates, seed=1)
     rows = subject.rows(context, target)
-    ranker, plainly = build(captured, roles, plans[0]), build(captured, roles, plain)
+    everything_target = tuple(InputRole(role.name, Role.TARGET) for role in roles)
+    ranker, plainly = build(captured, roles, plans[0]), build(captured, everything_target, plain)
     everything = {**context, **target}
     tiled = {f"features.{name}": ids for name, ids in rows.items()}
     flat = {name: everything[name] for name in (*ranker.stages.context_inputs, *ranker.stages.target_inputs)}

@@ -26,7 +26,10 @@ class Subject:
     def request(self, candidates: int, seed: int = 0) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Random ids: context [1], target [N], by input path."""
         draw = torch.Generator().manual_seed(seed)
-        ids = [torch.randint(1, VOCABULARY, (n,), generator=draw) for n in (*[1] * len(self.context), *[candidates] * len(self.target))]
+        ids = [
+            torch.randint(1, VOCABULARY, (n,), generator=draw)
+            for n in (*[1] * len(self.context), *[candidates] * len(self.target))
+        ]
         names = [f"features.{name}" for name in (*self.context, *self.target)]
         inputs = dict(zip(names, ids, strict=True))
         return (

@@ -81,8 +81,7 @@ def describe(datasets: list[Dataset]) -> dict[str, Any]:
         },
         "schedules": {data.name: asdict(data.schedule) for data in datasets},
         "models": {
-            entry.name: {"config": asdict(entry.config), "recipe": asdict(entry.recipe)}
-            for entry in ENTRIES.values()
+            entry.name: {"config": asdict(entry.config), "recipe": asdict(entry.recipe)} for entry in ENTRIES.values()
         },
     }
     return json.loads(json.dumps(setting))  # as it comes back from the file: lists, not tuples

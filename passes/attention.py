@@ -1,6 +1,6 @@
 """Scaled dot-product attention is its parts: scores, softmax, product with the values.
 
-    softmax(Q K^T / sqrt(d)) V        each part by its own law: a grid of scores, a log-sum-exp merge, a sum over keys
+softmax(Q K^T / sqrt(d)) V        each part by its own law: a grid of scores, a log-sum-exp merge, a sum over keys
 """
 
 from __future__ import annotations

@@ -18,7 +18,14 @@ from rankopt.values import Value, freshen
 from rankopt.workspace import Workspace
 
 
-@rule(aten.matmul.default, aten.mm.default, aten.bmm.default, aten.mv.default, aten.dot.default, law="(a + b) C = a C + b C; a grid of blocks for two Cats")
+@rule(
+    aten.matmul.default,
+    aten.mm.default,
+    aten.bmm.default,
+    aten.mv.default,
+    aten.dot.default,
+    law="(a + b) C = a C + b C; a grid of blocks for two Cats",
+)
 def matmul(w: Workspace, x: Value, y: Value) -> Value:
     """`[..., i, k] @ [..., k, j] -> [..., i, j]`, with torch's broadcasting of leading dims and of 1-D operands."""
     vector_left, vector_right = x.ndim == 1, y.ndim == 1
@@ -67,9 +74,7 @@ def product(w: Workspace, values: Sequence[Value], specs: Sequence[Sequence[str]
     return Value(tuple(result.groups[spec.index(name)] for name in out), result.node)
 
 
-def _product_of_two(
-    w: Workspace, x: Value, left: list[str], y: Value, right: list[str], kept: Sequence[str]
-) -> Value:
+def _product_of_two(w: Workspace, x: Value, left: list[str], y: Value, right: list[str], kept: Sequence[str]) -> Value:
     y = freshen(w, y)
     shared = [name for name in left if name in right]
     for _ in range(2):

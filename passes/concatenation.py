@@ -1,6 +1,6 @@
 """Concatenation: fields side by side, and taking them apart again.
 
-    f(cat(c, t)) = cat(f(c), f(t))        what is context and what is target stays apart, whatever the order of fields
+f(cat(c, t)) = cat(f(c), f(t))        what is context and what is target stays apart, whatever the order of fields
 """
 
 from __future__ import annotations
@@ -23,7 +23,12 @@ from rankopt.values import Node, Part, Value, freshen
 from rankopt.workspace import Workspace
 
 
-@rule(aten.cat.default, aten.concat.default, aten.concatenate.default, law="cat(x, y) keeps what is context and what is target apart")
+@rule(
+    aten.cat.default,
+    aten.concat.default,
+    aten.concatenate.default,
+    law="cat(x, y) keeps what is context and what is target apart",
+)
 def cat(w: Workspace, xs: Sequence[Value], dim: int = 0) -> Value:
     """Parts with explicit positions. Minor axes that all operands share, rows among them, stay outside."""
     xs = [x for x in xs if not (x.ndim == 1 and x.shape == (0,))]
@@ -85,7 +90,9 @@ def _agree(w: Workspace, xs: Sequence[Value], at: int) -> tuple[list[Node], list
     work, common = dims.agree(w, outer)
     groups = list(common)
     nodes = [dims.renamed(x, groups) for x in work]
-    xs[:] = [Value((*g.groups[:at], v.groups[at], *g.groups[at + 1 :]), g.node) for g, v in zip(work, values, strict=True)]
+    xs[:] = [
+        Value((*g.groups[:at], v.groups[at], *g.groups[at + 1 :]), g.node) for g, v in zip(work, values, strict=True)
+    ]
     return nodes, groups
 
 

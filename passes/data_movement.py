@@ -1,6 +1,6 @@
 """Data movement: reshape, permute, cat, split. Nothing is computed, so nothing is emitted: axes are renamed.
 
-    f(expand(c)) = expand(f(c)) for every f that only moves elements
+f(expand(c)) = expand(f(c)) for every f that only moves elements
 """
 
 from __future__ import annotations

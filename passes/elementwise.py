@@ -1,6 +1,6 @@
 """Elementwise functions and arithmetic.
 
-    f(expand(c)) = expand(f(c));   f(cat(a, b)) = cat(f(a), f(b));   sums and products of floats stay pending
+f(expand(c)) = expand(f(c));   f(cat(a, b)) = cat(f(a), f(b));   sums and products of floats stay pending
 """
 
 from __future__ import annotations

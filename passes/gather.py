@@ -1,6 +1,6 @@
 """Gather: places chosen by a constant index, and embedding lookups.
 
-    x[:, i] keeps what is context and what is target apart; lookup(cat(c, t)) = cat(lookup(c), lookup(t))
+x[:, i] keeps what is context and what is target apart; lookup(cat(c, t)) = cat(lookup(c), lookup(t))
 """
 
 from __future__ import annotations
@@ -73,7 +73,9 @@ def slice_(
     at = x.dim(dim)
     size = x.shape[at]
     if isinstance(size, Rows):
-        whole = start in (None, 0) and step == 1 and (end is None or end == size or isinstance(end, int) and end >= 2**62)
+        whole = (
+            start in (None, 0) and step == 1 and (end is None or end == size or (isinstance(end, int) and end >= 2**62))
+        )
         if not whole:
             raise Refusal("rows are sliced")
         return x
@@ -161,4 +163,3 @@ def embedding(w: Workspace, table: Value, ids: Value, padding_idx: int = -1, *_:
 
     found = Value((*ids.groups, width), look_up(ids.node))
     return dims.rename_value(found, {axis: w.axes.fresh(axis.size) for axis in width})
-

@@ -96,9 +96,7 @@ def _hoisted(w: Workspace, node: Node, axes: Group, parameters: Sequence[Node | 
     return _rebuild(node, results)
 
 
-def _directly(
-    w: Workspace, node: Node, axes: Group, parameters: Sequence[Node | None], eps: float
-) -> Node | None:
+def _directly(w: Workspace, node: Node, axes: Group, parameters: Sequence[Node | None], eps: float) -> Node | None:
     """Torch's own layer norm, where all parts have the same rank."""
     if isinstance(node, Cat) and len({part.node.has_rows for part in node.parts}) > 1:
         return None
@@ -214,7 +212,14 @@ def batch_norm(
 
 @rule(aten._native_batch_norm_legit_no_training.default, law="batch norm in eval mode is affine per channel")
 def batch_norm_decomposed(
-    w: Workspace, x: Value, weight: Value | None, bias: Value | None, mean: Value, variance: Value, momentum: float, eps: float
+    w: Workspace,
+    x: Value,
+    weight: Value | None,
+    bias: Value | None,
+    mean: Value,
+    variance: Value,
+    momentum: float,
+    eps: float,
 ) -> tuple[Value, None, None]:
     """The form that batch norm has after decomposition."""
     return batch_norm(w, x, weight, bias, mean, variance, False, momentum, eps), None, None

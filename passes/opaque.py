@@ -18,7 +18,9 @@ def recurrent(w: Workspace, *args: Any, **kwargs: Any) -> None:
     raise Refusal("a recurrent cell mixes context and target at every step")
 
 
-@rule(aten.rand.default, aten.randn.default, aten.rand_like.default, aten.randn_like.default, aten.bernoulli.p, law="none")
+@rule(
+    aten.rand.default, aten.randn.default, aten.rand_like.default, aten.randn_like.default, aten.bernoulli.p, law="none"
+)
 def random(w: Workspace, *args: Any, **kwargs: Any) -> None:
     """A random op must draw as many numbers as the model does."""
     raise Refusal("a random op draws different numbers for each row")

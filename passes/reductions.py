@@ -1,6 +1,6 @@
 """Reductions and other ops that work along some dims and treat all others alike.
 
-    sum over cat(c, t) = sum(c) + sum(t);   g(expand(c), dim) = expand(g(c, dim)) for any op g along a dim that is not rows
+sum over cat(c, t) = sum(c) + sum(t);   g(expand(c), dim) = expand(g(c, dim)) for any op g along a dim that is not rows
 """
 
 from __future__ import annotations
@@ -40,7 +40,11 @@ def without(x: Value, chosen: Sequence[int], keepdim: bool) -> tuple[Group, ...]
     return tuple(() if d in chosen else g for d, g in enumerate(x.groups) if keepdim or d not in chosen)
 
 
-@rule(aten.sum.dim_IntList, aten.sum.default, law="sum over cat(c, t) = sum(c) + sum(t); over a pending product: one more summed axis")
+@rule(
+    aten.sum.dim_IntList,
+    aten.sum.default,
+    law="sum over cat(c, t) = sum(c) + sum(t); over a pending product: one more summed axis",
+)
 def sum_(
     w: Workspace, x: Value, dim: Any = None, keepdim: bool = False, dtype: torch.dtype | None = None, **_: Any
 ) -> Value:
@@ -98,9 +102,7 @@ def amin(w: Workspace, x: Value, dim: Any = (), keepdim: bool = False) -> Value:
 # ------------------------------------------------------------------------------------------------------ along one dim
 
 
-def _along(
-    w: Workspace, x: Value, chosen: Sequence[int], keepdim: bool, build: Callable[[Expr, int], Expr]
-) -> Value:
+def _along(w: Workspace, x: Value, chosen: Sequence[int], keepdim: bool, build: Callable[[Expr, int], Expr]) -> Value:
     """`build(tensor, dim)` on the value with all of `chosen` as one dim, which it reduces."""
     if not any(x.groups[d] for d in chosen):
         return Value(without(x, chosen, keepdim), x.node)

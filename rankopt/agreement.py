@@ -130,9 +130,7 @@ class Agreement:
         if self.nan_mismatches:
             found.append(f"{self.nan_mismatches:,} scores are NaN for one ranker and not for the other")
         if self.infinity_mismatches:
-            found.append(
-                f"{self.infinity_mismatches:,} scores are infinite for one ranker and not for the other"
-            )
+            found.append(f"{self.infinity_mismatches:,} scores are infinite for one ranker and not for the other")
         for number, output in enumerate(self.outputs):
             where = "" if len(self.outputs) == 1 else f"output {number}: "
             if output.float64 is not None and output.float64 > tolerance64:
@@ -157,18 +155,14 @@ class Agreement:
             raise ValueError("no agreement to join: expected at least one")
         return Agreement(
             candidates=sum(request.candidates for request in requests),
-            outputs=tuple(
-                _worst(each) for each in zip(*(request.outputs for request in requests), strict=True)
-            ),
+            outputs=tuple(_worst(each) for each in zip(*(request.outputs for request in requests), strict=True)),
             order=_worst_order([request.order for request in requests]),
             nan_mismatches=sum(request.nan_mismatches for request in requests),
             infinity_mismatches=sum(request.infinity_mismatches for request in requests),
         )
 
 
-def compare(
-    truth64: Scores, original: Scores, rewritten: Scores, rewritten64: Scores | None = None
-) -> Agreement:
+def compare(truth64: Scores, original: Scores, rewritten: Scores, rewritten64: Scores | None = None) -> Agreement:
     """Compare the scores of one request: [N] or [N, ...], or a list of such outputs.
 
     `truth64` is the original run in float64, `original` and `rewritten` are the scores in the dtype that is
@@ -189,9 +183,7 @@ def compare(
     )
 
 
-def _compare_output(
-    truth64: Tensor, original: Tensor, rewritten: Tensor, rewritten64: Tensor | None
-) -> Agreement:
+def _compare_output(truth64: Tensor, original: Tensor, rewritten: Tensor, rewritten64: Tensor | None) -> Agreement:
     _require_same("dtype", original.dtype, rewritten.dtype)
     wide = truth64 if rewritten64 is None else rewritten64
     _require_same("shape", *(list(each.shape) for each in (truth64, original, rewritten, wide)))
@@ -207,9 +199,7 @@ def _compare_output(
         floor=EQUAL_ULPS * torch.finfo(original.dtype).eps if original.is_floating_point() else 0.0,
     )
     ordinary = np.where(np.abs(truth) <= scale, truth, np.nan)
-    orders = [
-        _order(*column, distances.rounding * scale) for column in zip(ordinary, before, after, strict=True)
-    ]
+    orders = [_order(*column, distances.rounding * scale) for column in zip(ordinary, before, after, strict=True)]
     overflowed = np.isinf(after) & (after != before)
     lost = np.isinf(before) & np.isinf(truth) & np.isfinite(after)
     differ64 = (np.isinf(truth) | np.isinf(after64)) & (truth != after64)
@@ -217,8 +207,7 @@ def _compare_output(
         candidates=truth.shape[1],
         outputs=(distances,),
         order=_worst_order(orders),
-        nan_mismatches=_count(np.isnan(before) != np.isnan(after))
-        + _count(np.isnan(truth) != np.isnan(after64)),
+        nan_mismatches=_count(np.isnan(before) != np.isnan(after)) + _count(np.isnan(truth) != np.isnan(after64)),
         infinity_mismatches=_count(overflowed | lost) + _count(differ64),
     )
 

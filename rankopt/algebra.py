@@ -23,7 +23,7 @@ from rankopt.axes import Axis, Group, sizes, volume
 from rankopt.contraction import Sketch, cost, sketch
 from rankopt.evaluate import estimate, evaluate, force, join
 from rankopt.operands import Operand
-from rankopt.program import Expr, Stage, aten
+from rankopt.program import Expr, Stage
 from rankopt.structure import concatenate, pick
 from rankopt.values import Cat, Node, Part, Sum, Term, leaf
 from rankopt.workspace import Workspace
@@ -354,7 +354,7 @@ def _renumbered(group: Sequence[Part]) -> tuple[Part, ...]:
 def hoist(w: Workspace, node: Node, axes: Collection[Axis]) -> Node:
     """The same node with its Cats along other axes than `axes` outermost."""
     outer = _outer_cat(node, axes)
-    if outer is None or outer is node and all(_outer_cat(p.node, axes) is None for p in outer.parts):
+    if outer is None or (outer is node and all(_outer_cat(p.node, axes) is None for p in outer.parts)):
         return node
     parts = [Part(p.positions, p.axes, hoist(w, part_of(w, node, outer.axis, p), axes)) for p in outer.parts]
     return Cat(outer.axis, tuple(parts))

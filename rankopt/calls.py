@@ -33,9 +33,7 @@ class CallSignature:
     leaves: tuple[str | Any, ...]  # in the order of `spec`: the name of an input, or a `Constant`
 
     @classmethod
-    def of(
-        cls, signature: inspect.Signature, args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> "CallSignature":
+    def of(cls, signature: inspect.Signature, args: Sequence[Any], kwargs: Mapping[str, Any]) -> "CallSignature":
         """Reads the signature off an example call. Raises InputError where the call does not fit."""
         bound = _bind(signature, args, kwargs)
         paths, spec = pytree.tree_flatten_with_path(bound)
@@ -125,8 +123,7 @@ def signature_of_program(program: ExportedProgram) -> inspect.Signature:
     in_spec = program.call_spec.in_spec
     if recorded is None or recorded.forward_arg_names is None or in_spec is None:
         raise CaptureError(
-            "the ExportedProgram does not say how it is called.\n"
-            "  fix: export it again with torch.export.export"
+            "the ExportedProgram does not say how it is called.\n  fix: export it again with torch.export.export"
         )
     positional, keyword = in_spec.children()
     names = recorded.forward_arg_names[: positional.num_children]
@@ -159,9 +156,7 @@ def check_row_counts(inputs: Mapping[str, Tensor]) -> int:
 def with_rows(inputs: Mapping[str, Tensor], rows: int, shift: int = 0) -> dict[str, Tensor]:
     """The example with another number of rows, repeated or cut, from row `shift` on (modulo its length)."""
     return {
-        name: tensor[(torch.arange(rows, device=tensor.device) + shift) % tensor.shape[0]]
-        if tensor.dim()
-        else tensor
+        name: tensor[(torch.arange(rows, device=tensor.device) + shift) % tensor.shape[0]] if tensor.dim() else tensor
         for name, tensor in inputs.items()
     }
 
@@ -178,9 +173,7 @@ def row_counts_unlike(shapes: Sequence[Sequence[int]], count: int) -> tuple[int,
     found: list[int] = []
     candidate = 7
     while len(found) < count:
-        if candidate not in sizes and all(
-            candidate % divisor for divisor in range(2, int(candidate**0.5) + 1)
-        ):
+        if candidate not in sizes and all(candidate % divisor for divisor in range(2, int(candidate**0.5) + 1)):
             found.append(candidate)
         candidate += 2
     return tuple(found)
@@ -191,19 +184,14 @@ def _bind(signature: inspect.Signature, args: Sequence[Any], kwargs: Mapping[str
         return dict(signature.bind(*args, **kwargs).arguments)
     except TypeError as error:
         raise InputError(
-            f"the call does not fit the model: {error}.\n"
-            f"  expected: forward{signature}\n"
-            "  fix: pass these arguments"
+            f"the call does not fit the model: {error}.\n  expected: forward{signature}\n  fix: pass these arguments"
         ) from None
 
 
 def _name(path: Sequence[Any], signature: inspect.Signature) -> str:
     """`features.user_id` for the leaf at `arguments["features"]["user_id"]`."""
     parameter, *inside = path
-    parts = [
-        str(getattr(key, "key", getattr(key, "idx", getattr(key, "name", key))))
-        for key in (parameter, *inside)
-    ]
+    parts = [str(getattr(key, "key", getattr(key, "idx", getattr(key, "name", key)))) for key in (parameter, *inside)]
     if signature.parameters[parts[0]].kind is inspect.Parameter.VAR_KEYWORD:
         parts = parts[1:]  # forward(**features): the keywords are the names
     return ".".join(parts)
@@ -218,7 +206,5 @@ def _cannot_be_named(name: str, leaf: Any) -> InputError:
 
 
 def _difference(missing: Sequence[str], unknown: Sequence[str]) -> str:
-    parts = [f"'{name}' is missing or no tensor" for name in missing] + [
-        f"'{name}' is unknown" for name in unknown
-    ]
+    parts = [f"'{name}' is missing or no tensor" for name in missing] + [f"'{name}' is unknown" for name in unknown]
     return ", ".join(parts)

@@ -98,9 +98,7 @@ class CapturedModel:
         """The original model's output, nested as it was, from its tensors in order."""
         remaining = iter(tensors)
         constants = self.output_constants
-        leaves = [
-            constants[i] if i in constants else next(remaining) for i in range(self.out_spec.num_leaves)
-        ]
+        leaves = [constants[i] if i in constants else next(remaining) for i in range(self.out_spec.num_leaves)]
         return pytree.tree_unflatten(leaves, self.out_spec)
 
     def run(self, inputs: Mapping[str, Tensor]) -> list[Tensor]:
@@ -112,9 +110,7 @@ class CapturedModel:
             return list(self.graph_module(*(values[node.name] for node in placeholders)))
 
 
-def name_inputs(
-    model: Model, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-) -> dict[str, Tensor]:
+def name_inputs(model: Model, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> dict[str, Tensor]:
     """The tensors of a call by their paths, in call order, without capturing the model.
 
     An ExportedProgram needs no call: its own inputs are named, whose number of rows is a symbol. Raises
@@ -155,9 +151,7 @@ def capture(model: Model, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | 
     return _captured(program, call, examples, function.output.spec, function.output.constants, names)
 
 
-def _capture_program(
-    program: ExportedProgram, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> CapturedModel:
+def _capture_program(program: ExportedProgram, args: Sequence[Any], kwargs: Mapping[str, Any]) -> CapturedModel:
     call = call_of_program(program)
     if shared_rows(program) is None:
         shapes = [f"'{name}' {list(value.shape)}" for name, value in input_values(program).items()]
@@ -175,9 +169,7 @@ def _capture_program(
         rows = _made_up_rows(program, call)
     assert program.call_spec.out_spec is not None  # recorded together with how it is called
     constants = output_constants(program)
-    return _captured(
-        program, call, _at_least_two_rows(rows), program.call_spec.out_spec, constants, names=None
-    )
+    return _captured(program, call, _at_least_two_rows(rows), program.call_spec.out_spec, constants, names=None)
 
 
 def _captured(
@@ -279,9 +271,7 @@ def _weight_name(target: str, tensor: Tensor, names: Mapping[int, str] | None) -
     return names.get(id(tensor), target.rpartition(".")[2])
 
 
-_OWN_FRAME = re.compile(
-    rf'^ *File "{re.escape(exporting.__file__)}", line \d+, in forward\n.*\n?', re.MULTILINE
-)
+_OWN_FRAME = re.compile(rf'^ *File "{re.escape(exporting.__file__)}", line \d+, in forward\n.*\n?', re.MULTILINE)
 
 
 def _tidy(graph: fx.Graph, placeholders: set[str]) -> None:

@@ -81,27 +81,19 @@ _source = options(
 )
 _roles = options(
     click.option("--context", multiple=True, required=True, metavar="SEL", help="Inputs of the request."),
-    click.option(
-        "--target", multiple=True, metavar="SEL", help="Inputs of a candidate; the rest by default."
-    ),
-    click.option(
-        "--candidates", type=_COUNT, default=512, show_default=True, help="Usual number per request."
-    ),
+    click.option("--target", multiple=True, metavar="SEL", help="Inputs of a candidate; the rest by default."),
+    click.option("--candidates", type=_COUNT, default=512, show_default=True, help="Usual number per request."),
     click.option("--pass", "only", multiple=True, metavar="NAME", help="Use this pass and no other."),
     click.option("--no-pass", "without", multiple=True, metavar="NAME", help="Do not use this pass."),
 )
-_json = click.option(
-    "--json", "json_file", type=_FILE, help="Write the facts as JSON to a file; - for stdout."
-)
+_json = click.option("--json", "json_file", type=_FILE, help="Write the facts as JSON to a file; - for stdout.")
 _force = click.option("--force", is_flag=True, help="Overwrite files that exist.")
 
 
 @main.command()
 @_source
 @_roles
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), required=True, help="The .pt2 file to write."
-)
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The .pt2 file to write.")
 @click.option("--no-verify", is_flag=True, help="Do not compare the result with the model.")
 @_json
 @_force
@@ -137,9 +129,7 @@ def optimize(
 @_source
 @_roles
 @click.option("--nodes", is_flag=True, help="Also what became of every node.")
-@click.option(
-    "--labels", is_flag=True, help="Only the rank of every node, and the inputs that it depends on."
-)
+@click.option("--labels", is_flag=True, help="Only the rank of every node, and the inputs that it depends on.")
 @_json
 @_force
 @plainly
@@ -167,9 +157,7 @@ def explain(
 @click.option("--requests", type=_COUNT, default=1, show_default=True, help="Per number of candidates.")
 @click.option("--candidates", type=click.IntRange(min=0), multiple=True, help="Per request; may be repeated.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the requests that are drawn.")
-@click.option(
-    "--reproduction", type=click.Path(path_type=Path), help="Where to write a request that differs."
-)
+@click.option("--reproduction", type=click.Path(path_type=Path), help="Where to write a request that differs.")
 @_json
 @_force
 @plainly
@@ -258,9 +246,7 @@ def check_outputs(force: bool, *paths: Path | None) -> None:
             require_writable(path, force)
 
 
-def show_report(
-    report: Report, json_file: Path | None, force: bool, nodes: bool = False, labels: bool = False
-) -> None:
+def show_report(report: Report, json_file: Path | None, force: bool, nodes: bool = False, labels: bool = False) -> None:
     """Prints a report, or its JSON where that goes to stdout."""
     show_json(report.to_json(), json_file, force)
     if str(json_file) == "-":

@@ -88,9 +88,7 @@ def optimize(source: Source, request: Request, output: Path, verification: bool,
     with working(f"reading {source.path}"):
         model, rows = read_model(source)
     with working(f"rewriting for {request.candidates} candidates"):
-        ranker = pipeline.optimize(
-            model, verification=verification, example_inputs=rows, **_arguments(request)
-        )
+        ranker = pipeline.optimize(model, verification=verification, example_inputs=rows, **_arguments(request))
     with working(f"writing {output}"):
         ranker.save(output, overwrite)
     return ranker
@@ -150,9 +148,7 @@ def passes_used(only: Sequence[str], without: Sequence[str]) -> Collection[str] 
     """The passes that the options leave; None for all. Raises RolesError for one that does not exist."""
     unknown = [name for name in (*only, *without) if name not in NAMES]
     if unknown:
-        raise RolesError(
-            f"there is no pass '{unknown[0]}'.\n  expected: {', '.join(NAMES)}\n  fix: name one of them"
-        )
+        raise RolesError(f"there is no pass '{unknown[0]}'.\n  expected: {', '.join(NAMES)}\n  fix: name one of them")
     if not only and not without:
         return None
     return [name for name in (only or NAMES) if name not in without]

@@ -112,9 +112,7 @@ def _masked_select(folding: _Folding, node: fx.Node) -> None:
     indices = mask.expand(covered).flatten().nonzero().flatten()
     with folding.graph.inserting_before(node):
         flat = folding.graph.call_function(aten.flatten.using_ints, (x, start, -1))
-        picked = folding.graph.call_function(
-            aten.index_select.default, (flat, start, folding.constant(indices))
-        )
+        picked = folding.graph.call_function(aten.index_select.default, (flat, start, folding.constant(indices)))
         elements = folding.graph.call_function(aten.flatten.using_ints, (picked, 0, -1))
     folding.replace(node, elements)
 

@@ -92,7 +92,9 @@ def pair_cost(w: Workspace, x: Sketch, y: Sketch, kept: Collection[Axis]) -> flo
     if not r.inner or not (r.left or r.right):
         return w.profile.call + w.profile.element * written * inner
     inside = r.batch and ROW not in r.batch and ROW in (*r.left, *r.right)
-    relayout = 0.5 * w.profile.copy * written if inside else 0.0  # rows behind another dim are moved back sooner or later
+    relayout = (
+        0.5 * w.profile.copy * written if inside else 0.0
+    )  # rows behind another dim are moved back sooner or later
     return w.profile.call + w.profile.product(batch, left, right, inner) + _copy_cost(w, x, y, r) + relayout
 
 
@@ -288,7 +290,9 @@ def _join(w: Workspace, group: Sequence[tuple[float, Product]]) -> Product | Non
     saved = (len(group) - 1) * (w.profile.call + w.profile.gather * rows * columns)
     if moved > saved:
         return None
-    ordered = [_in_order(x, y, Roles((), axes, first.left, first.right)) for (x, y), axes in zip(sides, inner, strict=True)]
+    ordered = [
+        _in_order(x, y, Roles((), axes, first.left, first.right)) for (x, y), axes in zip(sides, inner, strict=True)
+    ]
     left = [_matrix(w, x, (), first.left, r.inner) for (x, _), r in zip(sides, ordered, strict=True)]
     right = [
         w.program.scale(_matrix(w, y, (), r.inner, first.right), scale)
@@ -353,4 +357,3 @@ def _unmerge(w: Workspace, tensor: Expr, r: Roles) -> Operand:
 def cost(w: Workspace, sketches: Sequence[Sketch], kept: Collection[Axis]) -> float:
     """Estimated nanoseconds of the cheapest order."""
     return order(w, sketches, kept).cost
-

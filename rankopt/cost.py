@@ -184,7 +184,14 @@ MOVES = frozenset(
 """Calls that copy elements and compute nothing."""
 
 REDUCTIONS = frozenset(
-    {aten.sum.dim_IntList, aten.mean.dim, aten.amax.default, aten.amin.default, aten.softmax.int, aten.logsumexp.default}
+    {
+        aten.sum.dim_IntList,
+        aten.mean.dim,
+        aten.amax.default,
+        aten.amin.default,
+        aten.softmax.int,
+        aten.logsumexp.default,
+    }
 )
 """Calls whose work is in the elements read."""
 
@@ -271,7 +278,7 @@ def _regroups(dims: list[tuple[int, int | Rows]], target: list[int | Rows]) -> b
         if run != list(range(run[0], run[0] + len(run))) if run else False:
             return False
         if have > want:
-            dims = [*dims[:end - 1], (dims[end - 1][0], have // want), *dims[end:]]
+            dims = [*dims[: end - 1], (dims[end - 1][0], have // want), *dims[end:]]
             start = end - 1
         else:
             start = end

@@ -12,9 +12,7 @@ from torch import fx
 from rankopt.errors import CaptureError
 
 _TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
-_RANKOPT = os.path.dirname(
-    os.path.abspath(__file__)
-)  # its own files; the models in rankopt/zoo are like a user's
+_RANKOPT = os.path.dirname(os.path.abspath(__file__))  # its own files; the models in rankopt/zoo are like a user's
 _STANDARD_LIBRARY = sysconfig.get_path("stdlib") + os.sep
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
 
@@ -39,9 +37,7 @@ DATA_DEPENDENT_SIZE = Cause(
     "keep all rows and use a mask: `torch.where(mask, x, 0.)`, `x.masked_fill(~mask, 0.)`",
 )
 VALUE_READ = Cause(
-    re.compile(
-        r"\.item\(\)|aten\.item|_local_scalar_dense|specialized (integer|float)|\.numpy\(\)|tolist|zuf\d"
-    ),
+    re.compile(r"\.item\(\)|aten\.item|_local_scalar_dense|specialized (integer|float)|\.numpy\(\)|tolist|zuf\d"),
     "the value of a tensor is read into Python (`.item()`, `.tolist()`, `.numpy()`, `int(tensor)`)",
     "keep it a tensor: operators take 0-dim tensors where they take numbers",
 )

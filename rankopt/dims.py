@@ -38,7 +38,9 @@ def from_tensor(w: Workspace, tensor: Expr, shape: Shape | None = None) -> Value
             axis = w.axes.fresh(logical)
             groups.append((axis,))
             axes.append(axis)
-    kept = [size for size, group in zip(tensor.dims, groups, strict=True) if group and not (group == (ROW,) and size == 1)]
+    kept = [
+        size for size, group in zip(tensor.dims, groups, strict=True) if group and not (group == (ROW,) and size == 1)
+    ]
     return Value(tuple(groups), leaf(Operand(w.program.view(tensor, kept), tuple(axes))))
 
 

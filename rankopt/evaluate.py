@@ -15,7 +15,7 @@ from rankopt.axes import ROW, Axis, Group, sizes
 from rankopt.contraction import Product, Sketch, cost, join_products, multiply, multiply_add, plan, sketch
 from rankopt.operands import Index, Operand
 from rankopt.program import Expr, Stage, aten
-from rankopt.values import Cat, Node, Sum, Term
+from rankopt.values import Cat, Node, Term
 from rankopt.workspace import Workspace
 
 
@@ -31,7 +31,9 @@ def force(w: Workspace, node: Node) -> Operand:
 
 def estimate(w: Workspace, terms: Iterable[Term]) -> float:
     """Estimated nanoseconds of evaluating `terms` (not of adding them up)."""
-    return sum(cost(w, [sketch(operand) for operand in term.operands], term.axes) for term in terms if not term.is_operand)
+    return sum(
+        cost(w, [sketch(operand) for operand in term.operands], term.axes) for term in terms if not term.is_operand
+    )
 
 
 def evaluate(w: Workspace, term: Term) -> Operand:
@@ -91,7 +93,7 @@ def _place_coefficient(w: Workspace, term: Term) -> tuple[float, Term]:
 def collect(w: Workspace, terms: Sequence[Term]) -> list[Term]:
     """Terms that are linear in the same rank-3 operand become one: their rank-2 cofactors are added up first.
 
-        A x_n + B x_n = (A + B) x_n        one product per candidate instead of two
+    A x_n + B x_n = (A + B) x_n        one product per candidate instead of two
     """
     if not w.policy.compose or len(terms) < 2:
         return list(terms)

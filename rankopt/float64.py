@@ -108,9 +108,7 @@ def _reads_stored(n: fx.Node) -> bool:
         return False
     packet = n.target.overloadpacket
     return (
-        _special(n.target) is not None
-        or packet in _SHAPE_READERS
-        or (n.target.is_view and packet is not aten.expand)
+        _special(n.target) is not None or packet in _SHAPE_READERS or (n.target.is_view and packet is not aten.expand)
     )
 
 

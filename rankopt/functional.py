@@ -89,11 +89,7 @@ def _replace_in_place(graph: fx.Graph) -> None:
     for node in graph.nodes:
         target = node.args[0] if node.args else None
         functional = _functional_form(node)
-        if (
-            functional is None
-            or not isinstance(target, fx.Node)
-            or not _is_private(target, node, sharing, order)
-        ):
+        if functional is None or not isinstance(target, fx.Node) or not _is_private(target, node, sharing, order):
             sharing.add(node)
             continue
         node.target = functional
@@ -146,9 +142,7 @@ def _functional_form(node: fx.Node) -> Any:
     target = node.target
     if not isinstance(target, OpOverload) or target.overloadpacket not in _PLAIN:
         return None
-    operands = [
-        operand.meta["val"] for operand in node.all_input_nodes if isinstance(operand.meta.get("val"), Tensor)
-    ]
+    operands = [operand.meta["val"] for operand in node.all_input_nodes if isinstance(operand.meta.get("val"), Tensor)]
     dtypes = {value.dtype for value in operands} - {torch.bool}  # a mask is no operand of the arithmetic
     if len(dtypes) != 1:
         return None

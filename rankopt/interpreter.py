@@ -82,7 +82,9 @@ class Interpreter(fx.Interpreter):
         """One node: a size, or a value by rule or as it is."""
         self._node = n
         meta = n.meta.get("val")
-        if n.op == "call_function" and isinstance(meta, torch.SymInt | torch.SymBool | torch.SymFloat | int | bool | float):
+        if n.op == "call_function" and isinstance(
+            meta, torch.SymInt | torch.SymBool | torch.SymFloat | int | bool | float
+        ):
             return self._scalar(n, meta)
         result = super().run_node(n)
         if n.op == "call_function" and isinstance(result, Value):
@@ -158,7 +160,9 @@ class Interpreter(fx.Interpreter):
             return None
         if any(value.known is None for value in tensors) or torch.Tag.nondeterministic_seeded in target.tags:
             return None
-        args, kwargs = pytree.tree_map(lambda a: a.known if isinstance(a, Value) else a, (args, kwargs), is_leaf=_is_value)
+        args, kwargs = pytree.tree_map(
+            lambda a: a.known if isinstance(a, Value) else a, (args, kwargs), is_leaf=_is_value
+        )
         with torch.no_grad():
             result = target(*args, **{**kwargs, **({"device": "cpu"} if "device" in kwargs else {})})
         return pytree.tree_map(lambda tensor: constant_value(self.w, tensor), result)

@@ -118,17 +118,14 @@ def _interface_to_json(interface: Interface) -> Json:
             ],
             "spec": _spec_to_json(call.spec),
             "leaves": [
-                leaf
-                if isinstance(leaf, str)
-                else {"name": leaf.name, **_value_to_json(leaf.value, leaf.name)}
+                leaf if isinstance(leaf, str) else {"name": leaf.name, **_value_to_json(leaf.value, leaf.name)}
                 for leaf in call.leaves
             ],
         },
         "output": {
             "spec": _spec_to_json(interface.out_spec),
             "constants": {
-                str(i): _value_to_json(value, f"output {i}")
-                for i, value in interface.output_constants.items()
+                str(i): _value_to_json(value, f"output {i}") for i, value in interface.output_constants.items()
             },
         },
         "candidates": interface.candidates,
@@ -148,8 +145,7 @@ def _interface_from_json(data: Json) -> Interface:
     )
     signature = inspect.Signature([_parameter(item) for item in call["parameters"]])
     leaves = tuple(
-        leaf if isinstance(leaf, str) else Constant(leaf["name"], _value_from_json(leaf))
-        for leaf in call["leaves"]
+        leaf if isinstance(leaf, str) else Constant(leaf["name"], _value_from_json(leaf)) for leaf in call["leaves"]
     )
     return Interface(
         inputs,
@@ -165,9 +161,7 @@ def _interface_from_json(data: Json) -> Interface:
 def _parameter(data: Json) -> inspect.Parameter:
     """A parameter of `forward`; what its default is does not matter, for it is part of the graph."""
     kind = getattr(inspect.Parameter, data["kind"])
-    return inspect.Parameter(
-        data["name"], kind, default=None if data["optional"] else inspect.Parameter.empty
-    )
+    return inspect.Parameter(data["name"], kind, default=None if data["optional"] else inspect.Parameter.empty)
 
 
 def _spec_to_json(spec: pytree.TreeSpec) -> str:

@@ -1,6 +1,6 @@
 """`optimize`: the straight line from a model to a ranker.
 
-    capture -> roles -> plans -> stages -> ranker -> verify -> report
+capture -> roles -> plans -> stages -> ranker -> verify -> report
 """
 
 from __future__ import annotations
@@ -122,7 +122,12 @@ def build(captured: CapturedModel, roles: Sequence[InputRole], plan: Plan) -> Ra
         InputInfo(item.name, tuple(item.shape[1:]) if item.shape else None, item.dtype) for item in captured.inputs
     )
     interface = Interface(
-        inputs, tuple(roles), captured.call, captured.out_spec, captured.output_constants, plan.candidates,
+        inputs,
+        tuple(roles),
+        captured.call,
+        captured.out_spec,
+        captured.output_constants,
+        plan.candidates,
         plan.policy.name,
     )
     ranker = Ranker(stages, interface, {weight.name: weight.tensor for weight in captured.weights})
@@ -205,4 +210,3 @@ def _put(kwargs: dict[str, Any], path: Sequence[str], value: Any) -> None:
             "  fix: a packed input needs selectors: optimize(model, context=['x[:, :20]'], example_inputs=rows)"
         )
     kwargs[path[-1]] = dict(value) if isinstance(value, Mapping) else value
-

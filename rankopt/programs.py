@@ -86,9 +86,7 @@ def call_of_program(program: ExportedProgram) -> CallSignature:
 def output_constants(program: ExportedProgram) -> dict[int, Any]:
     """The leaves of the output that are no tensors, by position. Raises CaptureError for sizes among them."""
     constants: dict[int, Any] = {}
-    outputs = [
-        spec.arg for spec in program.graph_signature.output_specs if spec.kind is OutputKind.USER_OUTPUT
-    ]
+    outputs = [spec.arg for spec in program.graph_signature.output_specs if spec.kind is OutputKind.USER_OUTPUT]
     for position, argument in enumerate(outputs):
         if isinstance(argument, ConstantArgument):
             constants[position] = argument.value

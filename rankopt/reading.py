@@ -37,9 +37,7 @@ class Reading:
     """The model's tensors by their names in the model."""
 
 
-def read(
-    program: ExportedProgram, context: Sequence[str], target: Sequence[str], constants: Sequence[str]
-) -> Reading:
+def read(program: ExportedProgram, context: Sequence[str], target: Sequence[str], constants: Sequence[str]) -> Reading:
     """The expressions of an exported ranker.
 
     Args:
@@ -61,9 +59,7 @@ class _Reader:
         constants: Sequence[str],
     ) -> None:
         self.exported = program
-        self.inputs = [(name, Stage.CONTEXT) for name in context] + [
-            (name, Stage.CANDIDATE) for name in target
-        ]
+        self.inputs = [(name, Stage.CONTEXT) for name in context] + [(name, Stage.CANDIDATE) for name in target]
         self.constants = set(constants)
         self.program = Program()
         self.rows = sympy.Symbol("no_candidates")

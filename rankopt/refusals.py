@@ -35,15 +35,11 @@ def refuse_chance(graph: fx.Graph) -> None:
     """Raises CaptureError where the graph draws random numbers, in training layers or otherwise."""
     for node in graph.nodes:
         arguments = _arguments(node)
-        if arguments.get("train") is True or (
-            arguments.get("training") is True and arguments.get("running_mean")
-        ):
+        if arguments.get("train") is True or (arguments.get("training") is True and arguments.get("running_mean")):
             raise refusal(TRAINING, line_of_node(node), node.name)
         if torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()):
             continue
-        if not (
-            arguments.get("dropout_p") == 0 or False in (arguments.get("train"), arguments.get("training"))
-        ):
+        if not (arguments.get("dropout_p") == 0 or False in (arguments.get("train"), arguments.get("training"))):
             raise refusal(RANDOM, line_of_node(node), node.name)
 
 

@@ -47,9 +47,7 @@ def draw_request(
     has no rows to draw from.
     """
     request = split_columns(roles, examples)
-    return Request(
-        context=_draw(request.context, 1, generator), target=_draw(request.target, candidates, generator)
-    )
+    return Request(context=_draw(request.context, 1, generator), target=_draw(request.target, candidates, generator))
 
 
 def draw_rows(example: Tensor, rows: int, generator: torch.Generator) -> Tensor:
@@ -224,9 +222,7 @@ def _one_row(name: str, context: Mapping[str, Tensor]) -> Tensor:
 def _named(name: str, values: Mapping[str, Tensor]) -> Tensor:
     if name in values:
         return values[name]
-    raise InputError(
-        f"input '{name}' is missing.\n  given: {', '.join(values) or 'nothing'}\n  fix: add '{name}'"
-    )
+    raise InputError(f"input '{name}' is missing.\n  given: {', '.join(values) or 'nothing'}\n  fix: add '{name}'")
 
 
 def _row_count(values: Mapping[str, Tensor], which: str) -> int:
@@ -235,9 +231,7 @@ def _row_count(values: Mapping[str, Tensor], which: str) -> int:
         return next(iter(counts.values()))
     found = ", ".join(f"{name}: {count}" for name, count in counts.items()) or "no input with rows"
     raise InputError(
-        f"{which} must have one number of rows.\n"
-        f"  found: {found}\n"
-        f"  fix: give every one of them a row per candidate"
+        f"{which} must have one number of rows.\n  found: {found}\n  fix: give every one of them a row per candidate"
     )
 
 

@@ -137,9 +137,7 @@ class _Alignment:
             return first
         law = _row_law(leaves, [trace.rows for trace in self.traces])
         if law is None or (is_size and law[1] != 0):
-            seen = ", ".join(
-                f"{leaf} at {trace.rows} rows" for leaf, trace in zip(leaves, self.traces, strict=True)
-            )
+            seen = ", ".join(f"{leaf} at {trace.rows} rows" for leaf, trace in zip(leaves, self.traces, strict=True))
             raise refusal(ROWS_AS_INT, line_of_node(node), seen)
         return self._rows(*law)
 
@@ -161,9 +159,7 @@ class _Alignment:
         dim, row = found
         shape: list[Any] = list(row.shape)
         shape[dim] = self._rows(1, 0)
-        return self.graph.call_function(
-            aten.expand.default, (self.graph.get_attr(self._attribute(row)), shape)
-        )
+        return self.graph.call_function(aten.expand.default, (self.graph.get_attr(self._attribute(row)), shape))
 
     def _attribute(self, tensor: Tensor) -> str:
         for name, known in self.tensors.items():
@@ -217,12 +213,8 @@ def _compare(function: nn.Module, aligned: nn.Module, rows: Sequence[Tensor], co
     expected = function(*(tensor.clone() for tensor in rows))  # which may change its inputs
     found = aligned(*rows)
     for truth, score in zip(expected, found, strict=True):
-        if truth.shape != score.shape or not torch.allclose(
-            truth, score, rtol=1e-4, atol=1e-5, equal_nan=True
-        ):
-            raise refusal(
-                ROWS_AS_INT, None, f"what was seen at other row counts does not hold at {count} rows"
-            )
+        if truth.shape != score.shape or not torch.allclose(truth, score, rtol=1e-4, atol=1e-5, equal_nan=True):
+            raise refusal(ROWS_AS_INT, None, f"what was seen at other row counts does not hold at {count} rows")
 
 
 def _row_law(values: Sequence[Any], rows: Sequence[int]) -> tuple[int, int] | None:
@@ -231,9 +223,7 @@ def _row_law(values: Sequence[Any], rows: Sequence[int]) -> tuple[int, int] | No
         return None
     times, rest = divmod(values[1] - values[0], rows[1] - rows[0])
     plus = values[0] - times * rows[0]
-    holds = rest == 0 and all(
-        value == times * count + plus for value, count in zip(values, rows, strict=True)
-    )
+    holds = rest == 0 and all(value == times * count + plus for value, count in zip(values, rows, strict=True))
     return (times, plus) if holds else None
 
 

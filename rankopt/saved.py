@@ -75,9 +75,7 @@ def read_metadata(path: Path) -> Metadata:
     except FormatError as error:
         raise FormatError(f"{path} cannot be read: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise FormatError(
-            f"{path}: {DESCRIPTION} is damaged: {error!r}.\n  fix: optimize the model again"
-        ) from error
+        raise FormatError(f"{path}: {DESCRIPTION} is damaged: {error!r}.\n  fix: optimize the model again") from error
 
 
 def assemble(program: ExportedProgram, metadata: Metadata) -> Ranker:
@@ -112,17 +110,12 @@ def whole_program(ranker: Ranker) -> ExportedProgram:
     tensors = ranker.weights().values()
     device = next((tensor.device for tensor in tensors), None)
     context = {info.name: _example(info, 1, device) for info in ranker.interface.expected(Role.CONTEXT)}
-    target = {
-        info.name: _example(info, _EXAMPLE_CANDIDATES, device)
-        for info in ranker.interface.expected(Role.TARGET)
-    }
+    target = {info.name: _example(info, _EXAMPLE_CANDIDATES, device) for info in ranker.interface.expected(Role.TARGET)}
     candidates = Dim("candidates", min=0)
     shapes = {"context": dict.fromkeys(context), "target": {name: {0: candidates} for name in target}}
     with tracing_conditions(), traceback.preserve_node_meta():
         program = torch.export.export(_Whole(ranker), (context, target), dynamic_shapes=shapes, strict=False)
-    for (
-        node
-    ) in program.graph.nodes:  # neither this file's lines nor what the exporter noted belong in the file
+    for node in program.graph.nodes:  # neither this file's lines nor what the exporter noted belong in the file
         origin = node.meta.get("custom", {}).get(ORIGIN)
         node.meta = {key: value for key, value in node.meta.items() if key in ("val", "nn_module_stack")}
         if origin is not None:
@@ -155,11 +148,7 @@ class _Whole(nn.Module):
         arguments += [context[name] for name in ranker.stages.context_inputs]
         arguments += [target[name] for name in ranker.stages.target_inputs]
         outputs = _run_labelled(ranker.stages.whole, arguments)
-        return (
-            tuple(outputs)
-            if ranker.interface.output_constants
-            else ranker.interface.unflatten_output(outputs)
-        )
+        return tuple(outputs) if ranker.interface.output_constants else ranker.interface.unflatten_output(outputs)
 
 
 def _constant_names(ranker: Ranker) -> dict[str, str]:

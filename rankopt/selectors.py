@@ -94,9 +94,7 @@ class Selector:
             )
         if len(set(columns)) < len(columns):
             twice = next(column for column in columns if columns.count(column) > 1)
-            raise RolesError(
-                f"selector '{self.text}' names column {twice} of '{name}' twice.\n  fix: name it once"
-            )
+            raise RolesError(f"selector '{self.text}' names column {twice} of '{name}' twice.\n  fix: name it once")
         return tuple(sorted(columns))
 
 
@@ -124,9 +122,7 @@ def resolve_roles(
     Raises RolesError where a selector cannot be read or matches nothing, where an input or a column is named
     twice, and where nothing is left that varies with the candidate.
     """
-    owners: dict[str, dict[int, tuple[Role, str]]] = {
-        name: {} for name in shapes
-    }  # column -> its role and selector
+    owners: dict[str, dict[int, tuple[Role, str]]] = {name: {} for name in shapes}  # column -> its role and selector
     for role, texts in ((Role.CONTEXT, context), (Role.TARGET, target or ())):
         for text in _as_sequence(texts):
             _claim(owners, shapes, parse_selector(text), role)
@@ -165,9 +161,7 @@ def _role_of(name: str, shape: tuple[int, ...], owners: Mapping[int, tuple[Role,
     if not shape:
         return InputRole(name, Role.CONTEXT)
     width = _width(shape)
-    context = tuple(
-        column for column in range(width) if column in owners and owners[column][0] is Role.CONTEXT
-    )
+    context = tuple(column for column in range(width) if column in owners and owners[column][0] is Role.CONTEXT)
     if not context:
         return InputRole(name, Role.TARGET)
     if len(context) == width:
@@ -205,22 +199,15 @@ def _nearest(pattern: str, names: Sequence[str]) -> str:
         return f"'{pattern}.*' names all that is inside of it"
     by_last_part = {name.rpartition(".")[2]: name for name in names}
     near = difflib.get_close_matches(pattern, names, n=1) or [
-        by_last_part[part]
-        for part in difflib.get_close_matches(pattern.rpartition(".")[2], by_last_part, n=1)
+        by_last_part[part] for part in difflib.get_close_matches(pattern.rpartition(".")[2], by_last_part, n=1)
     ]
-    return (
-        f"nearest: '{near[0]}'"
-        if near
-        else "name an input by its path, or several by a glob such as 'user_*'"
-    )
+    return f"nearest: '{near[0]}'" if near else "name an input by its path, or several by a glob such as 'user_*'"
 
 
 def _named_twice(
     name: str, column: int, shape: tuple[int, ...], first: tuple[Role, str], second: tuple[Role, str]
 ) -> RolesError:
-    what = (
-        f"column {column} of '{name}'" if _width(shape) > 1 and "[" in first[1] + second[1] else f"'{name}'"
-    )
+    what = f"column {column} of '{name}'" if _width(shape) > 1 and "[" in first[1] + second[1] else f"'{name}'"
     return RolesError(
         f"{what} is named twice: '{first[1]}' ({first[0].value}) and '{second[1]}' ({second[0].value}).\n"
         "  fix: let one selector name it"

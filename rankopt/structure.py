@@ -121,7 +121,9 @@ def _separate(index: Index, old: Group, new: Group) -> list[Route] | None:
     used: set[int] = set()
     routes: list[Route] = []
     for axis, places in zip(old, coordinates, strict=True):
-        depends = [dim for dim in range(index.ndim) if (places != places.take([0], axis=dim)).any()] if index.size else []
+        depends = (
+            [dim for dim in range(index.ndim) if (places != places.take([0], axis=dim)).any()] if index.size else []
+        )
         if used & set(depends):
             return None
         used |= set(depends)

@@ -29,7 +29,9 @@ def canonical_pairs(node: Node, old: Group, index: Index) -> Index:
     owner, _ = node.places()
     swap = owner[first] > owner[second]
     return np.asarray(
-        np.ravel_multi_index((np.where(swap, second, first), np.where(swap, first, second)), (old[0].size, old[1].size)),
+        np.ravel_multi_index(
+            (np.where(swap, second, first), np.where(swap, first, second)), (old[0].size, old[1].size)
+        ),
         dtype=np.int64,
     )
 

@@ -253,9 +253,7 @@ def test_kendall_tau_counts_every_pair(rankings: tuple[list[float], list[float]]
     ]
     numerator = sum(p * q for p, q in signs)
     denominator = math.sqrt(sum(p != 0 for p, _ in signs) * sum(q != 0 for _, q in signs))
-    expected = (
-        numerator / denominator if denominator else 1.0
-    )  # a permutation of a constant is the same constant
+    expected = numerator / denominator if denominator else 1.0  # a permutation of a constant is the same constant
     assert kendall_tau(*map(np.array, rankings)) == pytest.approx(expected)
 
 
@@ -263,9 +261,7 @@ def test_kendall_tau_of_one_constant_ranking_is_zero() -> None:
     assert kendall_tau(np.array([1.0, 2.0, 3.0]), np.ones(3)) == 0
 
 
-@given(
-    st.lists(st.tuples(st.integers(-6, 6), st.integers(-6, 6)), max_size=14), st.sampled_from([0.0, 1.0, 2.5])
-)
+@given(st.lists(st.tuples(st.integers(-6, 6), st.integers(-6, 6)), max_size=14), st.sampled_from([0.0, 1.0, 2.5]))
 @settings(max_examples=300)
 def test_swapped_pairs_counts_every_pair(scores: list[tuple[int, int]], rounding: float) -> None:
     pairs = itertools.permutations(scores, 2)

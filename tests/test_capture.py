@@ -191,9 +191,7 @@ def test_nodes_know_the_line_they_came_from():
 
 
 def test_the_same_model_gives_the_same_graph():
-    texts = {
-        str(capture(Layers().eval(), (torch.randint(0, 20, (5, 3)),)).graph_module.graph) for _ in range(2)
-    }
+    texts = {str(capture(Layers().eval(), (torch.randint(0, 20, (5, 3)),)).graph_module.graph) for _ in range(2)}
     assert len(texts) == 1
 
 
@@ -321,7 +319,5 @@ def test_a_compiled_module_is_captured_as_the_module_inside():
 def test_exported_program_without_shared_rows_is_refused(rows):
     model = small(lambda self, x: x)
     model.forward = lambda a, b: {"a": a * 2, "b": b * 2}
-    with pytest.raises(
-        CaptureError, match=r"do not share one dynamic leading dimension(.|\n)*dynamic_shapes"
-    ):
+    with pytest.raises(CaptureError, match=r"do not share one dynamic leading dimension(.|\n)*dynamic_shapes"):
         capture(exported(model, two_inputs(7), rows=rows))

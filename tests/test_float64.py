@@ -36,9 +36,7 @@ class Formula(nn.Module):
         return self.formula(self, ids, x)
 
 
-def export(
-    model: nn.Module, args: tuple[Tensor, ...]
-) -> tuple[torch.export.ExportedProgram, dict[str, Tensor]]:
+def export(model: nn.Module, args: tuple[Tensor, ...]) -> tuple[torch.export.ExportedProgram, dict[str, Tensor]]:
     """The exported program with dynamic rows, and the values of its weights by placeholder."""
     rows = tuple({0: torch.export.Dim("rows")} for _ in args)
     with torch.no_grad():
@@ -69,15 +67,11 @@ FORMULAS: dict[str, Callable[..., Tensor]] = {
     "gather": lambda m, ids, x: x.gather(1, ids[:, :2] % 4).exp(),
     "a slice of a table": lambda m, ids, x: F.embedding(ids % 20, m.table.weight[10:30]).sum(1) * x,
     "embedding bag, mean": lambda m, ids, x: m.bag(ids) + x,
-    "embedding bag, padding": lambda m, ids, x: F.embedding_bag(
-        ids % 4, m.table.weight, mode="sum", padding_idx=3
-    ),
+    "embedding bag, padding": lambda m, ids, x: F.embedding_bag(ids % 4, m.table.weight, mode="sum", padding_idx=3),
     "embedding bag, padding from the end": lambda m, ids, x: F.embedding_bag(
         49 - ids % 2, m.table.weight, padding_idx=-1
     ),
-    "embedding bag, padding not used": lambda m, ids, x: F.embedding_bag(
-        ids % 3, m.table.weight, padding_idx=9
-    ),
+    "embedding bag, padding not used": lambda m, ids, x: F.embedding_bag(ids % 3, m.table.weight, padding_idx=9),
     "embedding bag, max": lambda m, ids, x: F.embedding_bag(ids, m.table.weight, mode="max"),
     "embedding bag, weighted": lambda m, ids, x: F.embedding_bag(
         ids, m.table.weight, mode="sum", per_sample_weights=x[:, :1].expand(-1, 6)
@@ -100,9 +94,7 @@ FORMULAS: dict[str, Callable[..., Tensor]] = {
     "finfo": lambda m, ids, x: (
         x.unsqueeze(1).masked_fill((ids == 0).unsqueeze(-1), torch.finfo(x.dtype).min).softmax(1).sum(-1)
     ),
-    "infinity": lambda m, ids, x: (
-        x.unsqueeze(1).masked_fill((ids > 9).unsqueeze(-1), float("-inf")).amax(1).sigmoid()
-    ),
+    "infinity": lambda m, ids, x: x.unsqueeze(1).masked_fill((ids > 9).unsqueeze(-1), float("-inf")).amax(1).sigmoid(),
     "attention": lambda m, ids, x: m.attention(m.table(ids), m.table(ids), m.table(ids))[0].sum(1),
     "scaled dot product": lambda m, ids, x: F.scaled_dot_product_attention(
         x.unsqueeze(1), m.table(ids), m.table(ids), attn_mask=(ids > 0).unsqueeze(1)
@@ -130,9 +122,7 @@ def test_equals_the_model_in_float64(name: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
-@pytest.mark.parametrize(
-    "name", ["embedding, linear", "embedding bag, mean", "casts back to the dtype served"]
-)
+@pytest.mark.parametrize("name", ["embedding, linear", "embedding bag, mean", "casts back to the dtype served"])
 def test_any_captured_dtype(name: str, dtype: torch.dtype) -> None:
     model = Formula(FORMULAS[name], dtype)
     program, weights = export(model, rows_of(dtype))
@@ -300,8 +290,6 @@ class _Redirected(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         redirect = {torch.float32: torch.float64, torch.complex64: torch.complex128}
-        args, kwargs = tree_map_only(
-            torch.dtype, lambda named: redirect.get(named, named), (args, kwargs or {})
-        )
+        args, kwargs = tree_map_only(torch.dtype, lambda named: redirect.get(named, named), (args, kwargs or {}))
         result = func(*args, **kwargs)
         return result.double() if isinstance(result, Tensor) and result.dtype == torch.float32 else result

@@ -46,9 +46,7 @@ def traces(captured: CapturedModel, requests: list[dict[str, Tensor]]) -> list[d
         values = placeholders(captured, rows)
         trace = Trace(captured.graph_module)
         with torch.no_grad():
-            trace.run(
-                *(values[node.target] for node in captured.graph_module.graph.find_nodes(op="placeholder"))
-            )
+            trace.run(*(values[node.target] for node in captured.graph_module.graph.find_nodes(op="placeholder")))
         found.append(trace.tensors)
     return found
 
@@ -146,8 +144,7 @@ def _requests(
 ) -> list[dict[str, Tensor]]:
     first = {name: tensor[:1] for name, tensor in examples.items()}
     return [first] + [
-        {name: tensor if name in context else draw(tensor) for name, tensor in first.items()}
-        for _ in range(DRAWS)
+        {name: tensor if name in context else draw(tensor) for name, tensor in first.items()} for _ in range(DRAWS)
     ]
 
 

@@ -109,9 +109,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(
-    ("then", "cause"), REFUSED.items(), ids=lambda value: getattr(value, "__name__", None)
-)
+@pytest.mark.parametrize(("then", "cause"), REFUSED.items(), ids=lambda value: getattr(value, "__name__", None))
 def test_refused_with_line_cause_and_fix(then, cause):
     model = small(then, calls=torch.zeros(6))
     with pytest.raises(CaptureError, match=cause) as caught:

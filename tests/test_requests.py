@@ -35,9 +35,7 @@ def examples(rows: int = 20) -> dict[str, Tensor]:
 
 
 def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    return a.keys() == b.keys() and all(
-        a[name].dtype == b[name].dtype and torch.equal(a[name], b[name]) for name in a
-    )
+    return a.keys() == b.keys() and all(a[name].dtype == b[name].dtype and torch.equal(a[name], b[name]) for name in a)
 
 
 @pytest.mark.parametrize("candidates", [0, 1, 7])
@@ -72,9 +70,7 @@ def test_drawing_from_fewer_examples_than_candidates() -> None:
     st.integers(0, 1000),
 )
 @settings(max_examples=60)
-def test_every_column_stays_in_its_observed_range(
-    dtype: torch.dtype, observed: int, rows: int, seed: int
-) -> None:
+def test_every_column_stays_in_its_observed_range(dtype: torch.dtype, observed: int, rows: int, seed: int) -> None:
     example = (torch.rand(observed, 3, 2, generator=generator(seed)) * 200).to(dtype)
     drawn = draw_rows(example, rows, generator(seed))
     assert drawn.shape == (rows, 3, 2)

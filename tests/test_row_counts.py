@@ -31,6 +31,4 @@ def test_row_count_as_python_int(spelling):
     assert_equal_to(model, captured)
     found = {weight.name: weight.tensor for weight in captured.weights}
     assert found["linear.weight"] is model.linear.weight
-    assert any(
-        "capturing.py" in (node.meta.get("stack_trace") or "") for node in captured.graph_module.graph.nodes
-    )
+    assert any("capturing.py" in (node.meta.get("stack_trace") or "") for node in captured.graph_module.graph.nodes)

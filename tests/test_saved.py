@@ -339,9 +339,7 @@ def test_a_later_version(path: Path, tmp_path: Path) -> None:
         rankopt.load(later_file)
 
 
-@pytest.mark.parametrize(
-    "damage", [b"", b"{", b"[1]", b"{}", b'{"format": 1}', b'{"format": 1, "interface": 3}']
-)
+@pytest.mark.parametrize("damage", [b"", b"{", b"[1]", b"{}", b'{"format": 1}', b'{"format": 1, "interface": 3}'])
 def test_a_damaged_description(path: Path, tmp_path: Path, damage: bytes) -> None:
     damaged = with_member(path, tmp_path / "damaged.pt2", "rankopt.json", lambda _: damage)
     with pytest.raises(FormatError, match=r"damaged|format version"):
@@ -349,9 +347,7 @@ def test_a_damaged_description(path: Path, tmp_path: Path, damage: bytes) -> Non
 
 
 def test_a_damaged_graph(path: Path, tmp_path: Path) -> None:
-    damaged = with_member(
-        path, tmp_path / "damaged.pt2", "models/model.json", lambda old: old[: len(old) // 2]
-    )
+    damaged = with_member(path, tmp_path / "damaged.pt2", "models/model.json", lambda old: old[: len(old) // 2])
     with pytest.raises(FormatError, match="cannot be read"):
         rankopt.load(damaged)
 

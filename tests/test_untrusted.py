@@ -188,9 +188,7 @@ def test_what_is_trusted_is_read(path: Path, tmp_path: Path, canary: Path) -> No
     assert canary.exists()
 
 
-@pytest.mark.parametrize(
-    "text", ["4", "2*s0", "Max(1, s0)", "-s0 + 3", "s0 >= 2", "Symbol('s0', integer=True)"]
-)
+@pytest.mark.parametrize("text", ["4", "2*s0", "Max(1, s0)", "-s0 + 3", "s0 >= 2", "Symbol('s0', integer=True)"])
 def test_sizes(text: str) -> None:
     assert is_arithmetic(text)
 

@@ -63,10 +63,7 @@ class AutoInt(nn.Module):
         self.embedding = FieldEmbedding(fields, config.embedding_dim)
         widths = [config.embedding_dim] + [config.width] * config.layers
         self.layers = nn.Sequential(
-            *(
-                InteractingLayer(before, after, config.heads, config.scaled)
-                for before, after in pairwise(widths)
-            )
+            *(InteractingLayer(before, after, config.heads, config.scaled) for before, after in pairwise(widths))
         )
         self.dropout = nn.Dropout(config.dropout)
         self.output = nn.Linear(len(fields) * config.width, 1)

@@ -83,9 +83,7 @@ def train(
         if epochs is not None:
             dataset = replace(dataset, schedule=replace(dataset.schedule, epochs=epochs))
         with progress_bar() as on_step:
-            trained = training.train(
-                ENTRIES[model], dataset, seed=seed, checkpoint=checkpoint, on_step=on_step
-            )
+            trained = training.train(ENTRIES[model], dataset, seed=seed, checkpoint=checkpoint, on_step=on_step)
         save_program(export_program(trained.model, dataset.test), dataset.schema, output)
         facts = {"model": model, "data": data, "ablation": ablation, "seed": seed} | summary(trained)
         if metrics is not None:

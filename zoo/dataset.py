@@ -60,9 +60,7 @@ class Dataset:
     def only(self, role: Role) -> "Dataset":
         """The ablation that sees nothing but the context, or nothing but the target."""
         names = self.schema.context if role == "context" else self.schema.target
-        return replace(
-            self, schema=self.schema.only(names), train=self.train.only(names), test=self.test.only(names)
-        )
+        return replace(self, schema=self.schema.only(names), train=self.train.only(names), test=self.test.only(names))
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,8 @@ SCHEMA_FILE = "schema.json"
 
 def export_program(model: nn.Module, rows: Rows) -> ExportedProgram:
     """The model in evaluation mode, called with one dictionary of ids, the number of rows left open."""
-    features = rows.take(slice(None, EXAMPLE_ROWS)).features
+    # cloned: the file would otherwise carry all rows behind these views
+    features = {name: ids.clone() for name, ids in rows.take(slice(None, EXAMPLE_ROWS)).features.items()}
     row_count = Dim("R")
     shapes = ({name: {0: row_count} for name in features},)
     return torch.export.export(model.eval(), (features,), dynamic_shapes=shapes, strict=False)

@@ -36,9 +36,7 @@ class MCMLCC(nn.Module):
         self.channel_width = channel.embedding_dim
         self.has_raw = 0 in channel.keep
         self.embedding = FieldEmbedding(fields, total)
-        crossings = [
-            CompressionCrossing(tokens, channel.embedding_dim, channel) for _ in range(config.channels)
-        ]
+        crossings = [CompressionCrossing(tokens, channel.embedding_dim, channel) for _ in range(config.channels)]
         self.crossings = nn.ModuleList(crossings)
         width = sum(crossing.out_width for crossing in crossings) + (total if self.has_raw else 0)
         self.compression = LocalCompression(tokens, width, channel.refined)

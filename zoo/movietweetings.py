@@ -65,9 +65,7 @@ def load(folder: Path = FOLDER) -> Dataset:
     }
     labels = [int(rating.rating >= LIKED) for rating in ratings]
     target = ("movie_id", "year", "genres")
-    return encode_dataset(
-        "movietweetings", columns, labels, target=target, train_rows=TRAIN_ROWS, schedule=Schedule()
-    )
+    return encode_dataset("movietweetings", columns, labels, target=target, train_rows=TRAIN_ROWS, schedule=Schedule())
 
 
 def hour_and_weekday(timestamp: int) -> tuple[int, int]:

@@ -38,9 +38,7 @@ class Work:
 def account(graph: fx.Graph, before: Sequence[Expr], after: Sequence[Expr], candidates: int) -> Work:
     """The work of two programs, `before` unchanged, by the nodes of the captured graph."""
     old, emitted = by_node(before), by_node(after)
-    owned = {
-        name: Flops(0.0, 0.0, work.elementwise_once, work.elementwise_each) for name, work in emitted.items()
-    }
+    owned = {name: Flops(0.0, 0.0, work.elementwise_once, work.elementwise_each) for name, work in emitted.items()}
     done_in: dict[str, list[str]] = {}
     for node in graph.nodes:
         work = _products(emitted.get(node.name, NOTHING))

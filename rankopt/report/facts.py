@@ -189,9 +189,7 @@ def _families(nodes: Sequence[NodeFacts], work: Work) -> tuple[FamilyFacts, ...]
         counted.setdefault(family, []).append(name)
     order = (*NAMES, *(name for name in counted if name not in NAMES and name != OTHER), OTHER)
     found = (
-        FamilyFacts(
-            name, len(counted[name]), _sum(work.before, counted[name]), _sum(work.owned, counted[name])
-        )
+        FamilyFacts(name, len(counted[name]), _sum(work.before, counted[name]), _sum(work.owned, counted[name]))
         for name in order
         if name in counted
     )

@@ -183,9 +183,7 @@ class Report:
     @property
     def sentence(self) -> str:
         """The report in one sentence."""
-        return words.sentence(
-            self.before.flops, self.after.flops, self.candidates, self.state_bytes, self.unchanged
-        )
+        return words.sentence(self.before.flops, self.after.flops, self.candidates, self.state_bytes, self.unchanged)
 
     def to_json(self) -> dict[str, Any]:
         """The report as dicts, lists, strings and numbers."""

@@ -71,10 +71,7 @@ def sentence(before: Flops, after: Flops, candidates: int, state_bytes: int, unc
     found = f"no FLOPs saved: {flop(new)} {where}{note}: "
     if saved not in ("", "0%"):
         found = f"{_arrow(old, new)} {where} ({saved}{note}): "
-    return (
-        f"{found}{flop(after.once)} once per request, {flop(after.each)} per candidate; "
-        f"state {size(state_bytes)}."
-    )
+    return f"{found}{flop(after.once)} once per request, {flop(after.each)} per candidate; state {size(state_bytes)}."
 
 
 def mostly_elementwise(flops: Flops, candidates: int) -> bool:

@@ -90,7 +90,7 @@ def refold(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
 
 
 def flatten(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
-    x = chosen(c, values, lambda x: x.ndim > 1)
+    x = chosen(c, values, lambda x: x.ndim > 1 and x.ndim - len(plain(x)) < 2)
     if x is None:
         return None
     start = c.integer(0, x.ndim - 2)

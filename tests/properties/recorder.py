@@ -255,8 +255,13 @@ class Recorded:
 
 def _shape(tensors: Sequence[Tensor]) -> Shape:
     """The sizes that grow with the rows as `Rows(k)`. No other size is a multiple of 7 and of 11."""
-    pairs = zip(tensors[0].shape, tensors[1].shape, strict=True)
-    return tuple(a if a == b else Rows(a // ROW_COUNTS[0]) for a, b in pairs)
+    shape: list[int | Rows] = []
+    for a, b in zip(tensors[0].shape, tensors[1].shape, strict=True):
+        times = a // ROW_COUNTS[0]
+        if a != b and (a, b) != (times * ROW_COUNTS[0], times * ROW_COUNTS[1]):
+            raise ValueError(f"sizes {a} and {b} are no multiple of the number of rows")
+        shape.append(a if a == b else Rows(times))
+    return tuple(shape)
 
 
 def _at(value: Any, i: int) -> Any:

@@ -30,9 +30,7 @@ class Dlrm(nn.Module):
         super().__init__()
         self.user, self.item = nn.Embedding(100, 16), nn.Embedding(200, 16)
         self.bottom = nn.Linear(8, 32)
-        self.top = nn.Sequential(
-            nn.Linear(6 * 16 + 15, 64), nn.ReLU(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 1)
-        )
+        self.top = nn.Sequential(nn.Linear(6 * 16 + 15, 64), nn.ReLU(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 1))
         for name, index in zip("ij", torch.triu_indices(6, 6, 1), strict=True):
             self.register_buffer(name, index)
 
@@ -264,9 +262,7 @@ def test_unchanged_says_why() -> None:
     slower = with_plan("dlrm", "unchanged")
     assert slower.after == slower.before
     assert slower.unchanged.startswith("the best rewriting saves ")
-    assert slower.sentence.startswith(
-        "unchanged: 10.3 MFLOP per request at 512 candidates; the best rewriting"
-    )
+    assert slower.sentence.startswith("unchanged: 10.3 MFLOP per request at 512 candidates; the best rewriting")
     assert {node.rule for node in slower.nodes} == {""}
     assert node(slower, "cat").rank is Rank.MIXED  # what the best rewriting found out
     assert with_plan("alone", "unchanged").unchanged == "no law saves any work in it"

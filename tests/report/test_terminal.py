@@ -148,6 +148,4 @@ def test_colours_are_for_terminals_only() -> None:
 def test_repr_is_the_sentence_and_str_the_text() -> None:
     assert repr(REPORT) == REPORT.sentence
     assert str(REPORT) == terminal.plain(REPORT)
-    assert str(REPORT).startswith(
-        "2.1 -> 1.0 MFLOP per request at 1,000 candidates (-50%): 1.0 kFLOP once per"
-    )
+    assert str(REPORT).startswith("2.1 -> 1.0 MFLOP per request at 1,000 candidates (-50%): 1.0 kFLOP once per")

@@ -39,9 +39,7 @@ def test_far_apart_numbers_have_units_of_their_own() -> None:
 
 def test_no_saving_is_not_an_arrow() -> None:
     sentence = words.sentence(Flops(0, 1000), Flops(0, 1000), 10, 32, "")
-    assert sentence.startswith(
-        "no FLOPs saved: 10.0 kFLOP per request at 10 candidates: 0 FLOP once per request"
-    )
+    assert sentence.startswith("no FLOPs saved: 10.0 kFLOP per request at 10 candidates: 0 FLOP once per request")
 
 
 def test_a_model_without_products_is_described_by_all_of_its_work() -> None:

@@ -43,9 +43,7 @@ def test_vocabulary_knows_what_it_saw_twice() -> None:
 
 def test_vocabulary_comes_from_the_training_rows_alone() -> None:
     columns = {"item": [("x",), ("x",), ("y",), ("y",), ("y",)], "user": [("u",)] * 5}
-    data = encode_dataset(
-        "made up", columns, [1, 0, 1, 0, 1], target=["item"], train_rows=3, schedule=Schedule()
-    )
+    data = encode_dataset("made up", columns, [1, 0, 1, 0, 1], target=["item"], train_rows=3, schedule=Schedule())
     assert data.schema == Schema((Field("item", 3), Field("user", 3)), ("user",), ("item",))
     assert data.train.features["item"].tolist() == [2, 2, UNKNOWN]
     assert data.test.features["item"].tolist() == [UNKNOWN, UNKNOWN]

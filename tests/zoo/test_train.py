@@ -26,10 +26,7 @@ SCHEDULE = Schedule(batch_size=64, epochs=3, patience=3)
 def made_up(rows: int = 600) -> Dataset:
     """Rows whose label is whether user and item have the same parity: neither side alone tells anything."""
     generator = torch.Generator().manual_seed(0)
-    features = {
-        field.name: torch.randint(2, field.vocabulary, (rows,), generator=generator)
-        for field in SCHEMA.fields
-    }
+    features = {field.name: torch.randint(2, field.vocabulary, (rows,), generator=generator) for field in SCHEMA.fields}
     labels = ((features["user"] + features["item"]) % 2 == 0).float()
     first, second = Rows(features, labels).split(rows * 3 // 4)
     return Dataset("made up", SCHEMA, first, second, SCHEDULE)
@@ -173,9 +170,7 @@ def test_command_refuses_an_unknown_model(tmp_path: Path) -> None:
     assert result.exit_code == 2
 
 
-def test_command_says_where_the_coupon_data_is_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_command_says_where_the_coupon_data_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RANKOPT_DATA", raising=False)
     result = CliRunner().invoke(zoo, ["train", "dnn", "--data", "coupon", "-o", str(tmp_path / "x.pt2")])
     assert result.exit_code == 1
