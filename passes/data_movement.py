@@ -81,12 +81,18 @@ def transpose(w: Workspace, x: Value, first: int, second: int) -> Value:
     return Value(tuple(groups), x.node)
 
 
-@rule(aten.t.default, aten.numpy_T.default, aten.mT.default, law="transpose swaps groups")
+@rule(aten.t.default, aten.numpy_T.default, law="a transpose reverses groups")
 def reverse(w: Workspace, x: Value) -> Value:
-    """The transpose of a matrix."""
-    if x.ndim > 2:
-        raise Refusal("a transpose of more than two dims")
+    """`x.t()` of a matrix, `x.T` of any tensor."""
     return Value(x.groups[::-1], x.node)
+
+
+@rule(aten.mT.default, aten.adjoint.default, aten.mH.default, law="transpose swaps groups")
+def matrix_transpose(w: Workspace, x: Value) -> Value:
+    """`x.mT`: each matrix of a batch transposed."""
+    if x.dtype.is_complex:
+        raise Refusal("a conjugate")
+    return transpose(w, x, -1, -2)
 
 
 @rule(aten.permute.default, law="permute reorders groups")

@@ -1,0 +1,57 @@
+"""Norms: moments joined by Chan's formula; batch norm in eval mode is affine."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from laws.harness import Case, Like, law_tests
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def both(c: Tensor, t: Tensor) -> Tensor:
+    return torch.cat([c[:, :2], t, c[:, 1:]], 1)
+
+
+def layer_norm(*shape: int) -> dict[str, nn.Module]:
+    norm = nn.LayerNorm(shape)
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    return {"norm": norm}
+
+
+def batch_norm(size: int, **options: bool) -> dict[str, nn.Module]:
+    norm = nn.BatchNorm1d(size, **options)
+    for tensor in norm.state_dict().values():
+        if tensor.is_floating_point():
+            nn.init.uniform_(tensor, 0.5, 2.0)
+    return {"norm": norm}
+
+
+Layer = partial(Case, "normalization.layer_norm")
+Batch = partial(Case, "normalization.batch_norm")
+
+CASES = [
+    Layer(lambda c, t, norm: norm(both(c, t).flatten(1)), once="mean", given=layer_norm(24)),
+    Layer(lambda c, t, norm: norm(both(c, t)), once="layer_norm", given=layer_norm(4)),
+    Layer(lambda c, t, norm: norm(both(c, t)), once="mean", given=layer_norm(6, 4)),
+    Layer(lambda c, t: F.layer_norm(both(c, t).flatten(1), (24,)), once="mean"),
+    Layer(lambda c, t, norm: F.layer_norm(both(c, t).flatten(1), (24,), norm.weight), given=layer_norm(24)),
+    Layer(lambda c, t, norm, w: w(norm(both(c, t).flatten(1))), given=layer_norm(24) | {"w": nn.Linear(24, 5)}),
+    Layer(lambda c, t, norm: norm(both(c, t).flatten(1) + 1000), given=layer_norm(24)),
+    Layer(lambda c, t: F.layer_norm(t[:, :1].expand(-1, 5, -1).flatten(1), (20,))),
+    Layer(lambda c, t: F.layer_norm((c[:, :1] * t).sum(-1, keepdim=True), (1,)), refuses="a norm over one element"),
+    Batch(lambda c, t, norm: norm(both(c, t).flatten(1)).relu(), once="relu", given=batch_norm(24)),
+    Batch(lambda c, t, norm: norm(both(c, t)), given=batch_norm(6)),  # fields are channels
+    Batch(lambda c, t, norm: norm(both(c, t).reshape(-1, 4)).view(-1, 6, 4).relu(), once="relu", given=batch_norm(4)),
+    Batch(lambda c, t, norm: norm(both(c, t).flatten(1)), given=batch_norm(24, affine=False)),
+    Batch(lambda c, t, norm: norm(t[:, 0] * c[:, 0]), given=batch_norm(4), c=Like((3, 4)), t=Like((2, 4))),
+    Batch(
+        lambda c, t: F.batch_norm(t[:, 0] * c[:, 0], None, None, training=True),
+        refuses="batch norm in training mode",
+        from_rows=2,
+    ),
+]  # fmt: skip
+
+test_cases = law_tests(CASES)
