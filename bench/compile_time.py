@@ -2,8 +2,8 @@
 
     python bench/compile_time.py
 
-Writes bench/results/compile_time.json: for each headline model the times, and for a model with a 2 GB embedding table the
-memory that optimising, verification included, needs beyond the model, and the size of the saved file.
+Writes bench/results/compile_time.json: for each headline model the times, and for a model with a 2 GB embedding table
+the memory that optimising, verification included, needs beyond the model, and the size of the saved file.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
     python bench/fuzz.py --programs 20000 --seed 0
 
-A failure is printed as the code of its program, to be kept in tests/properties/regressions.py. Exit code 1 if there is one.
+A failure is printed as the code of its program, to be kept in tests/properties/regressions.py, and makes the exit
+code 1.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ Layer norm over [x_c; x_t]: partial means and second moments are joined by Chan'
 
     r_n * g (x_c - mean_c) + g (mean_c - mean_n) r_n + b,        r_n = 1 / sqrt(var_n + eps)
 
-centred on its own mean, so that the next linear layer still splits and nothing cancels. Batch norm in eval mode is affine.
+centred on its own mean, so that the next linear layer still splits and nothing cancels. Batch norm in eval mode is
+affine.
 """
 
 from __future__ import annotations

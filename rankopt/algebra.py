@@ -201,7 +201,7 @@ def _contract_sums(w: Workspace, x: Sum, y: Sum, summed: frozenset[Axis]) -> Sum
 
 
 def _dense(node: Sum, x: Sum, y: Sum) -> bool:
-    """Whether `node` is an evaluated rank-3 tensor over all axes of the product: then nothing is gained by deferring."""
+    """Whether `node` is an evaluated rank-3 tensor over all axes of the product: deferring then gains nothing."""
     operand = node.operand
     return operand is not None and operand.has_rows and {*x.axes, *y.axes} <= set(operand.axes)
 

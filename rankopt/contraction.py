@@ -228,7 +228,7 @@ def multiply(w: Workspace, product: Operand | Product) -> Operand:
 
 
 def multiply_add(w: Workspace, total: Operand, product: Product, scale: float) -> Operand | None:
-    """`total + scale * product` in one call, where the product is one plain matrix, and `total` a row, a column or all of it."""
+    """`total + scale * product` in one call: the product a plain matrix, `total` a row, a column or all of it."""
     x, y, r = _oriented(w, product)
     if total.dtype != x.dtype or total.dtype != y.dtype:
         return None
@@ -314,7 +314,7 @@ def _rows_first(x: Operand, y: Operand) -> tuple[Operand, Operand]:
 def _oriented(w: Workspace, product: Product) -> tuple[Operand, Operand, Roles]:
     """The factors as left and right: rows on the left, unless that makes a tall matrix times a thin one.
 
-    BLAS is several times faster at `Y^T X^T` than at `X Y` where Y has few columns, and a transposed result costs nothing.
+    BLAS is several times faster at `Y^T X^T` than at `X Y` where Y has few columns; a transposed result costs nothing.
     """
     x, y = _rows_first(product.x, product.y)
     r = roles(x.axes, y.axes, product.kept)

@@ -198,9 +198,10 @@ REDUCTIONS = frozenset(
 
 FUNCTIONS = frozenset(
     {
-        aten.exp.default, aten.log.default, aten.sigmoid.default, aten.tanh.default, aten.gelu.default, aten.silu.default,
-        aten.softmax.int, aten._softmax.default, aten._safe_softmax.default, aten.layer_norm.default, aten.erf.default,
-        aten.softplus.default, aten.pow.Tensor_Scalar, aten.pow.Tensor_Tensor,
+        aten.exp.default, aten.log.default, aten.sigmoid.default, aten.tanh.default, aten.gelu.default,
+        aten.silu.default, aten.softmax.int, aten._softmax.default, aten._safe_softmax.default,
+        aten.layer_norm.default, aten.erf.default, aten.softplus.default, aten.pow.Tensor_Scalar,
+        aten.pow.Tensor_Tensor,
     }
 )  # fmt: skip
 """Elementwise calls that evaluate a transcendental function, and the norms."""

@@ -111,7 +111,7 @@ def unify(w: Workspace, values: Sequence[Value]) -> tuple[list[Node], tuple[Grou
 
 
 def agree(w: Workspace, values: Sequence[Value]) -> tuple[list[Value], tuple[Group, ...]]:
-    """Values of equally many dims, refined to the same factors in each dim, and the groups of the first that has the dim."""
+    """Values of equally many dims, refined to the same factors in each, and the groups of the first that has a dim."""
     work = list(values)
     for dim in range(work[0].ndim):
         first, *others = [i for i, value in enumerate(work) if value.groups[dim]] or [0]

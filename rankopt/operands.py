@@ -62,7 +62,7 @@ def merge_axes(groups: Sequence[Group]) -> Group:
     The axes that the longest lacks are put before the axis that follows them in their own group, so that `[k, d]` and
     `[n, d]` give `[n, k, d]`, with the shared innermost axis still innermost.
     """
-    ranked = sorted(groups, key=lambda group: (-len(group), ROW not in group))
+    ranked = sorted(groups, key=lambda group: (ROW not in group, -len(group)))
     order = list(ranked[0])
     for group in ranked[1:]:
         for position in range(len(group) - 1, -1, -1):
@@ -119,8 +119,8 @@ def expand(w: Workspace, operand: Operand, order: Sequence[Axis]) -> Expr:
 def pick(w: Workspace, operand: Operand, old: Group, index: Index, new: Group) -> Operand:
     """`result[..., new, ...] = operand[..., old, ...]` at the flat places `index` (of shape `sizes(new)`) of `old`.
 
-    Axes of `old` that the operand lacks are constant along it, and simply vanish from the places; the others are taken in
-    the order in which they lie in memory, so that a transposed tensor is not copied first.
+    Axes of `old` that the operand lacks are constant along it, and simply vanish from the places; the others are taken
+    in the order in which they lie in memory, so that a transposed tensor is not copied first.
     """
     here = tuple(axis for axis in operand.axes if axis in old)
     if not here:

@@ -1,7 +1,7 @@
 """Plans: the model interpreted under several policies, and the cheapest program kept.
 
-Local decisions cannot be trusted alone: what pays in one model fragments another. Interpreting is cheap, so every policy
-is tried, each program is priced as a whole, and "leave the model unchanged" is always among them.
+Local decisions cannot be trusted alone: what pays in one model fragments another. Interpreting is cheap, so every
+policy is tried, each program is priced as a whole, and "leave the model unchanged" is always among them.
 """
 
 from __future__ import annotations

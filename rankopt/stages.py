@@ -4,8 +4,8 @@
     context stage     prepared weights, context       -> state               once per request
     candidate stage   prepared weights, state, target -> scores              once per candidate
 
-The state is the only thing that crosses from a request to its candidates. Where a value and a mere view of it could both
-cross, a minimum cut picks the boundary with the fewest bytes.
+The state is the only thing that crosses from a request to its candidates. Where a value and a mere view of it could
+both cross, a minimum cut picks the boundary with the fewest bytes.
 """
 
 from __future__ import annotations

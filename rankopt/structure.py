@@ -1,8 +1,8 @@
 """Structure: the places of a value, moved without moving data.
 
-`pick` is the one structural operation. On a sum it reaches into the operands (weights are permuted, not activations); on
-a concatenation it asks which part owns each place, so that what depends on the context alone stays apart, wherever its
-fields stand. An index that no part or operand can follow on its own is applied to the evaluated tensor.
+`pick` is the one structural operation. On a sum it reaches into the operands (weights are permuted, not activations);
+on a concatenation it asks which part owns each place, so that what depends on the context alone stays apart, wherever
+its fields stand. An index that no part or operand can follow on its own is applied to the evaluated tensor.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def _pick_jointly(w: Workspace, node: Sum, old: Group, index: Index, new: Group)
 
 
 def _grid(index: Index, old: Group) -> tuple[list[Index], Index] | None:
-    """If a flat index visits every point of a grid exactly once: the grid's coordinates and the position of each point."""
+    """The coordinates of a grid and the position of each point, if a flat index visits every point exactly once."""
     coordinates = np.unravel_index(index, sizes(old))
     unique = [np.unique(places) for places in coordinates]
     if int(np.prod([len(places) for places in unique])) != index.size:

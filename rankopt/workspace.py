@@ -17,8 +17,8 @@ class Policy:
         and only the split between context and target parts of a concatenation remains.
     compose: contract pending products in any order, so that weights may meet context values before target values do
         ("folds"); otherwise products are contracted in the order in which the model wrote them.
-    share_values: evaluate every value that several ops read, so that nothing is computed twice; otherwise only where one
-        of its readers is nonlinear, and the others may fold it into something cheaper.
+    share_values: evaluate every value that several ops read, so that nothing is computed twice; otherwise only where
+        one of its readers is nonlinear, and the others may fold it into something cheaper.
     """
 
     name: str
