@@ -39,12 +39,12 @@ def cat(w: Workspace, xs: Sequence[Value], dim: int = 0) -> Value:
     split = [dims.merge_dim(w, x, at) for x in split]
     if any(ROW in x.groups[at] for x in split):
         raise Refusal("rows are concatenated")
-    nodes, groups = _agree(w, split, at)
+    nodes, own, groups = _agree(w, split, at)
     parts: list[Part] = []
     start = 0
-    for node, x in zip(nodes, split, strict=True):
-        size = x.groups[at][0].size if x.groups[at] else 1
-        parts.append(Part(np.arange(start, start + size, dtype=np.int64), x.groups[at], node))
+    for node, group in zip(nodes, own, strict=True):
+        size = group[0].size if group else 1
+        parts.append(Part(np.arange(start, start + size, dtype=np.int64), group, node))
         start += size
     minor = tuple(a for group in groups[at + 1 : at + 1 + tail] for a in group)
     if start == 1:
@@ -83,17 +83,14 @@ def _split_tail(x: Value, at: int, tail: int) -> Value:
     return Value((*x.groups[:at], group[:cut], *minor, *x.groups[at + 1 :]), x.node)
 
 
-def _agree(w: Workspace, xs: Sequence[Value], at: int) -> tuple[list[Node], list[Group]]:
-    """Nodes with common axes in all dims but `at`, under which each keeps its own."""
+def _agree(w: Workspace, xs: Sequence[Value], at: int) -> tuple[list[Node], list[Group], list[Group]]:
+    """Nodes with common axes in all dims but `at`; the group that each keeps there; the common groups."""
     values = [xs[0], *(freshen(w, x) for x in xs[1:])]
     outer = [Value((*x.groups[:at], (), *x.groups[at + 1 :]), x.node) for x in values]
     work, common = dims.agree(w, outer)
     groups = list(common)
     nodes = [dims.renamed(x, groups) for x in work]
-    xs[:] = [
-        Value((*g.groups[:at], v.groups[at], *g.groups[at + 1 :]), g.node) for g, v in zip(work, values, strict=True)
-    ]
-    return nodes, groups
+    return nodes, [x.groups[at] for x in values], groups
 
 
 @rule(aten.stack.default, law="stack is cat of unsqueezed operands")

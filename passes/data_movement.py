@@ -190,7 +190,7 @@ def flip(w: Workspace, x: Value, over: Sequence[int]) -> Value:
 # ------------------------------------------------------------------------------------------------------ constants
 
 
-def filled(w: Workspace, shape: Sequence[Size], number: float, dtype: torch.dtype | None) -> Value:
+def filled(w: Workspace, shape: Sequence[Size], number: float | Rows, dtype: torch.dtype | None) -> Value:
     """A tensor of one number: it varies along nothing."""
     if isinstance(number, Rows):
         raise Refusal("the number of rows is computed with")

@@ -102,7 +102,9 @@ def result_dtype(target: Any, args: Any, kwargs: Any) -> torch.dtype:
     return result.dtype
 
 
-def _promote(w: Workspace, target: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
+def _promote(
+    w: Workspace, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Operands of one type. Torch promotes by the model's dims, which deferred operands no longer have."""
     values = [item for item in pytree.tree_leaves((args, kwargs), is_leaf=_is_value) if isinstance(item, Value)]
     if target in CONDITIONAL:
@@ -112,7 +114,8 @@ def _promote(w: Workspace, target: Any, args: Any, kwargs: Any) -> tuple[Any, An
     dtype = common_dtype(values)
     chosen = {id(value) for value in values}
     cast: Callable[[Any], Any] = lambda item: to_dtype(w, item, dtype) if id(item) in chosen else item  # noqa: E731
-    return pytree.tree_map(cast, (args, kwargs), is_leaf=_is_value)
+    cast_args, cast_kwargs = pytree.tree_map(cast, (args, kwargs), is_leaf=_is_value)
+    return cast_args, cast_kwargs
 
 
 def common_dtype(values: Sequence[Value]) -> torch.dtype:
@@ -187,7 +190,8 @@ def add(w: Workspace, x: Value | Number, y: Value | Number, alpha: Number = 1) -
         return Value(x.groups, algebra.add(w, x.node, number(w, y * alpha, x.dtype)))
     nodes, groups, deferred = _pair(w, x, y)
     if not deferred:
-        build = lambda a, b: w.program.pointwise(aten.add.Tensor, a, b, **({} if alpha == 1 else {"alpha": alpha}))  # noqa: E731
+        scaled: dict[str, Any] = {} if alpha == 1 else {"alpha": alpha}
+        build = lambda a, b: w.program.pointwise(aten.add.Tensor, a, b, **scaled)  # noqa: E731
         return Value(groups, algebra.pointwise(w, build, nodes))
     return Value(groups, algebra.add(w, nodes[0], algebra.scale(nodes[1], float(alpha))))
 

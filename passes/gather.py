@@ -56,7 +56,7 @@ def _as_blocks(w: Workspace, places: np.ndarray[Any, Any], group: Group) -> tupl
 
 
 @rule(aten.select.int, law="select is a constant index")
-def select(w: Workspace, x: Value, dim: int, place: int) -> Value:
+def select(w: Workspace, x: Value, dim: int, place: Size) -> Value:
     """One place of a dim, which disappears."""
     at = x.dim(dim)
     size = x.shape[at]

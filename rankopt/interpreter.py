@@ -69,7 +69,7 @@ class Interpreter(fx.Interpreter):
 
     def interpret(self, inputs: Mapping[str, Value | Raw]) -> Interpretation:
         """Runs the graph."""
-        placeholders = [node.name for node in self.module.graph.nodes if node.op == "placeholder"]
+        placeholders = [node.name for node in self.graph.nodes if node.op == "placeholder"]
         outputs = self.run(*(inputs[name] for name in placeholders), enable_io_processing=False)
         self.w.program.origin = Origin("output", "output")
         for value in pytree.tree_leaves(outputs, is_leaf=_is_value):
@@ -112,6 +112,8 @@ class Interpreter(fx.Interpreter):
             return size
         args, kwargs = self.fetch_args_kwargs_from_env(n)
         args, kwargs = self._tensors((args, kwargs))
+        if not callable(n.target):
+            raise AssertionError(f"{n.name} calls {n.target!r}, which is no function")
         return self.w.program.call(n.target, *args, shape=None, out=torch.int64, **kwargs)
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -175,7 +177,7 @@ class Interpreter(fx.Interpreter):
         if isinstance(meta, torch.Tensor):
             return self._wrap(self._emit(target, args, kwargs, meta), meta)
         whole = self.w.program.call(target, *args, shape=None, out=torch.float32, **kwargs)
-        results = []
+        results: list[Value | Raw | None] = []
         for i, item in enumerate(meta if isinstance(meta, tuple | list) else ()):
             if not isinstance(item, torch.Tensor):
                 results.append(None)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from rankopt import cost
-from rankopt.axes import ROW, Group, Rows
+from rankopt.axes import ROW, Group, Rows, Shape
 from rankopt.capture import CapturedModel, ModelInput
 from rankopt.dims import from_tensor, renamed
 from rankopt.errors import RolesError
@@ -127,7 +127,7 @@ def _input(w: Workspace, item: ModelInput, role: InputRole) -> Value:
     if not item.shape:
         return from_tensor(w, w.program.input(item.name, (), item.dtype, Stage.CONTEXT))
     rest = item.shape[1:]
-    logical = (Rows(), *rest)
+    logical: Shape = (Rows(), *rest)
     if role.role is Role.TARGET:
         return from_tensor(w, w.program.input(item.name, logical, item.dtype, Stage.CANDIDATE), logical)
     if role.role is Role.CONTEXT:

@@ -20,7 +20,7 @@ Block = tuple[tuple[tuple[str, bytes], ...], Signature]
 
 
 def canonical_pairs(node: Node, old: Group, index: Index) -> Index:
-    """The flat places `index` of the axes `old`, each pair sent to the first of its two blocks if `node` is symmetric."""
+    """The flat places `index` of the axes `old`, each pair sent to the first of its blocks if `node` is symmetric."""
     if len(old) != 2 or ROW in old or old[0].size != old[1].size or not isinstance(node, Cat) or node.axis not in old:
         return index
     if not is_symmetric(node, old[0], old[1]):
