@@ -115,18 +115,29 @@ def agree(w: Workspace, values: Sequence[Value]) -> tuple[list[Value], tuple[Gro
     work = list(values)
     for dim in range(work[0].ndim):
         first, *others = [i for i, value in enumerate(work) if value.groups[dim]] or [0]
-        for _ in range(_ROUNDS):
+        for attempt in range(_ROUNDS):
+            if attempt == _ROUNDS - 1:
+                work = [coarsest(w, value, dim) for value in work]
             for i in others:
                 work[first], work[i] = refine(w, work[first], dim, work[i], dim)
             if len({sizes(work[i].groups[dim]) for i in (first, *others)}) == 1:
                 break
-        else:
-            raise Refusal("dims that are factored in too many ways")
     return work, tuple(next((v.groups[dim] for v in work if v.groups[dim]), ()) for dim in range(work[0].ndim))
 
 
-_ROUNDS = 8
-"""Refining one pair may merge axes that an earlier pair agreed on; a few rounds settle all but contrived cases."""
+_ROUNDS = 4
+"""Refining one pair may merge axes that an earlier pair agreed on. Three rounds settle all but contrived cases; before the
+fourth all axes are merged, and agree."""
+
+
+def coarsest(w: Workspace, value: Value, dim: int) -> Value:
+    """The value with as few axes in dim `dim` as there can be: one on each side of the rows."""
+    group = value.groups[dim]
+    at = group.index(ROW) if ROW in group else len(group)
+    for run in (group[:at], group[at + 1 :]):
+        if len(run) > 1:
+            value = merge_axes(w, value, run)
+    return value
 
 
 def renamed(value: Value, groups: Sequence[Group]) -> Node:
