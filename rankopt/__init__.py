@@ -8,13 +8,13 @@ if TYPE_CHECKING:
     from rankopt.pipeline import explain, optimize
     from rankopt.ranker import Ranker
     from rankopt.saved import load
-    from rankopt.verify import Verification
+    from rankopt.verification import Verification
 
 __all__ = ["Ranker", "Verification", "__version__", "explain", "load", "optimize"]
 
 _HOMES = {
     "Ranker": "rankopt.ranker",
-    "Verification": "rankopt.verify",
+    "Verification": "rankopt.verification",
     "explain": "rankopt.pipeline",
     "load": "rankopt.saved",
     "optimize": "rankopt.pipeline",

@@ -24,7 +24,8 @@ from rankopt.ranker import Ranker
 from rankopt.report import words
 from rankopt.report.tree import Report
 from rankopt.selectors import Role
-from rankopt.verify import CANDIDATES, Verification
+from rankopt.verification import Verification
+from rankopt.verify import CANDIDATES
 
 Json = dict[str, Any]
 

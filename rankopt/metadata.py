@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 
 from rankopt.calls import CallSignature, Constant
 from rankopt.errors import FormatError
-from rankopt.ranker import InputInfo, Interface
+from rankopt.interface import InputInfo, Interface
 from rankopt.selectors import InputRole, Role
 
 FORMAT = 1

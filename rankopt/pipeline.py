@@ -14,8 +14,9 @@ from torch.export import ExportedProgram
 from rankopt.calls import example_call
 from rankopt.capture import CapturedModel, capture, name_inputs
 from rankopt.errors import InputError, RolesError, VerificationError
+from rankopt.interface import InputInfo, Interface
 from rankopt.plan import Plan, alternatives, unshared
-from rankopt.ranker import InputInfo, Interface, Ranker
+from rankopt.ranker import Ranker
 from rankopt.report.facts import build_report
 from rankopt.selectors import InputRole, Role, resolve_roles
 from rankopt.stages import split

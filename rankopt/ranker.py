@@ -13,73 +13,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
-from torch.utils import _pytree as pytree
 
-from rankopt.calls import CallSignature, example_call
+from rankopt.calls import example_call
 from rankopt.capture import CapturedModel, capture
 from rankopt.errors import InputError, StageError, VerificationError
+from rankopt.interface import InputInfo, Interface
 from rankopt.requests import Request, split_rows
-from rankopt.selectors import InputRole, Role
+from rankopt.selectors import Role
 from rankopt.stages import Stages
 from rankopt.tensors import get_tensor, put_tensor
 
 if TYPE_CHECKING:
     from rankopt.plan import Plan
-    from rankopt.report.facts import Report
-    from rankopt.verify import Verification
-
-
-@dataclass(frozen=True, slots=True)
-class InputInfo:
-    """What a call has to pass for one input: its path, the sizes behind the row dim, the element type.
-
-    `shape` is None for a scalar, which all rows share.
-    """
-
-    name: str
-    shape: tuple[int, ...] | None
-    dtype: torch.dtype
-
-
-@dataclass(frozen=True, slots=True)
-class Interface:
-    """How the original model is called, and which of its inputs are context."""
-
-    inputs: tuple[InputInfo, ...]
-    roles: tuple[InputRole, ...]
-    call: CallSignature
-    out_spec: pytree.TreeSpec
-    output_constants: dict[int, Any]
-    candidates: int
-    """The number of candidates that the program was optimised for; any number is valid."""
-    policy: str = ""
-    """How far the rewriting went: the name of one of `rankopt.plan.POLICIES`."""
-
-    def expected(self, role: Role) -> list[InputInfo]:
-        """The inputs of the context or of the target, in call order; a packed input has its columns in each."""
-        found: list[InputInfo] = []
-        for info, given in zip(self.inputs, self.roles, strict=True):
-            if given.role is Role.PACKED:
-                assert info.shape is not None
-                columns = given.context_columns if role is Role.CONTEXT else given.target_columns
-                found.append(InputInfo(info.name, (len(columns), *info.shape[1:]), info.dtype))
-            elif given.role is role:
-                found.append(info)
-        return found
-
-    def unflatten_output(self, tensors: Sequence[Tensor]) -> Any:
-        """The original model's output, nested as it was."""
-        rest = iter(tensors)
-        constants = self.output_constants
-        leaves = [constants[i] if i in constants else next(rest) for i in range(self.out_spec.num_leaves)]
-        return pytree.tree_unflatten(leaves, self.out_spec)
-
+    from rankopt.report.tree import Report
+    from rankopt.verification import Verification
 
 State = dict[str, Tensor]
 """What crosses from the context stage to the candidate stage, by name."""

@@ -28,8 +28,9 @@ from rankopt.archive import DESCRIPTION, read_description, read_program
 from rankopt.atomic import require_writable, write_whole
 from rankopt.errors import FormatError
 from rankopt.exporting import tracing_conditions
+from rankopt.interface import InputInfo
 from rankopt.metadata import Metadata, fingerprint
-from rankopt.ranker import InputInfo, Ranker
+from rankopt.ranker import Ranker
 from rankopt.reading import ORIGIN, read
 from rankopt.report.tree import Report
 from rankopt.selectors import Role

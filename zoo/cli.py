@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from rankopt.errors import RankoptError
 from rankopt.zoo.dataset import Dataset, Role
+from rankopt.zoo.errors import ZooError
 from rankopt.zoo.files import check_output, write_whole
 from rankopt.zoo.registry import ENTRIES
 
@@ -88,7 +88,7 @@ def train(
         facts = {"model": model, "data": data, "ablation": ablation, "seed": seed} | summary(trained)
         if metrics is not None:
             write_whole(metrics, lambda file: file.write(json.dumps(facts, indent=2).encode() + b"\n"))
-    except RankoptError as error:
+    except ZooError as error:
         raise click.ClickException(str(error)) from error
     click.echo(
         f"{output}: {model} after {trained.epochs} epochs, {trained.seconds:.0f} s; on the test rows of"

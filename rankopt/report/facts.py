@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from torch import fx
 
@@ -31,9 +30,7 @@ from rankopt.report.tree import (
 )
 from rankopt.selectors import InputRole
 from rankopt.stages import Stages
-
-if TYPE_CHECKING:
-    from rankopt.verify import Verification
+from rankopt.verification import Verification
 
 __all__ = ["Report", "build_report"]
 
