@@ -126,8 +126,8 @@ def agree(w: Workspace, values: Sequence[Value]) -> tuple[list[Value], tuple[Gro
 
 
 _ROUNDS = 4
-"""Refining one pair may merge axes that an earlier pair agreed on. Three rounds settle all but contrived cases; before the
-fourth all axes are merged, and agree."""
+"""Refining one pair may merge axes that an earlier pair agreed on. Three rounds settle all but contrived cases; before
+the fourth all axes are merged, and agree."""
 
 
 def coarsest(w: Workspace, value: Value, dim: int) -> Value:
