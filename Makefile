@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
+FUZZ_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -24,12 +25,14 @@ demo: $(VENV)/.installed-zoo
 		--context 'features.weekday' --candidates 512 -o build/dlrm_fast.pt2 --force
 	$(BIN)/rankopt verify build/dlrm.pt2 build/dlrm_fast.pt2
 
-# Twenty thousand random programs instead of the two thousand that `make test` draws.
+# Twenty thousand random programs beyond those that `make test` draws. FUZZ_ARGS='--seed 1' draws others.
 fuzz: $(VENV)/.installed-test
-	RANKOPT_FUZZ_EXAMPLES=20000 $(BIN)/python -m pytest tests/properties $(PYTEST_ARGS)
+	$(BIN)/python bench/fuzz.py --programs 20000 $(FUZZ_ARGS)
 
+# Speed of the headline models and the cost of optimising them, written to bench/results/.
 bench: $(VENV)/.installed-zoo
-	for script in bench/*.py; do $(BIN)/python $$script || exit 1; done
+	$(BIN)/python bench/headline.py
+	$(BIN)/python bench/compile_time.py
 
 clean:
 	rm -rf build dist $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
