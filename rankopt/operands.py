@@ -62,7 +62,7 @@ def merge_axes(groups: Sequence[Group]) -> Group:
     The axes that the longest lacks are put before the axis that follows them in their own group, so that `[k, d]` and
     `[n, d]` give `[n, k, d]`, with the shared innermost axis still innermost.
     """
-    ranked = sorted(groups, key=lambda group: (-len(group), ROW not in group))
+    ranked = sorted(groups, key=lambda group: (ROW not in group, -len(group)))
     order = list(ranked[0])
     for group in ranked[1:]:
         for position in range(len(group) - 1, -1, -1):
