@@ -144,7 +144,7 @@ class Fixture:
     policy: Policy = FULL
     context: int = K
     pairs: bool = False
-    """Count a triangle taken from a Gram matrix as its pairs, and leave out their weighted sum, as the reference does."""
+    """Count a triangle of a Gram matrix as its pairs, and leave out their weighted sum, as the reference does."""
 
 
 FIXTURES = [

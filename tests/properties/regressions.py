@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from properties.recorder import Handle, Recorder, aten
+
 from rankopt.axes import Rows
 
 Program = Callable[[Recorder], list[Handle]]
