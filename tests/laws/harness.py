@@ -1,7 +1,7 @@
 """Case tables: a law per line, checked without leaving it.
 
-    Case("elementwise.relu", lambda c, t: relu(c) * t, once="relu")                 the law fires; relu runs in the context stage
-    Case("gather.select", lambda c, t: (c + t)[0], refuses="a row is selected")     it refuses, and says why
+    Case("elementwise.relu", lambda c, t: relu(c) * t, once="relu")              it fires; relu runs once per request
+    Case("gather.select", lambda c, t: (c + t)[0], refuses="a row is selected")  it refuses, and says why
 
 Cases of the same inputs are captured as one module with many outputs, and interpreted once per policy. Each must equal
 the model in float64, for no, one and several candidates, under every policy.

@@ -30,12 +30,20 @@ CASES = [
     Case("bilinear.matmul", lambda c, t: torch.ones(6) @ fields(c, t)),
     Case("bilinear.matmul", lambda c, t, w: (fields(c, t).mT @ w).mT.relu(), given=matrix),  # W is expanded over rows
     Case("bilinear.matmul", lambda c, t, w: fields(c, t).transpose(0, 1).bmm(w).transpose(0, 1), given=per_field),
-    Case("bilinear.matmul", lambda c, t, w: torch.bmm(w.expand(t.shape[0], 4, 4), fields(c, t).mT), given={"w": torch.randn(1, 4, 4)}),
-    Case("bilinear.matmul", lambda c, t: torch.bmm(c.view(-1, 6, 2), t.reshape(-1, 2, 4)), c=Like((3, 4)), t=Like((2, 4))),
+    Case(
+        "bilinear.matmul",
+        lambda c, t, w: torch.bmm(w.expand(t.shape[0], 4, 4), fields(c, t).mT),
+        given={"w": torch.randn(1, 4, 4)},
+    ),
+    Case(
+        "bilinear.matmul", lambda c, t: torch.bmm(c.view(-1, 6, 2), t.reshape(-1, 2, 4)), c=Like((3, 4)), t=Like((2, 4))
+    ),
     Case("bilinear.matmul", lambda c, t: t[:, 0] @ t[:, 1].mT, refuses="a product between rows"),
     Case("bilinear.matmul", lambda c, t: t[:, 0].mT @ c[:, 0], refuses="rows are summed"),
     Case("bilinear.matmul", lambda c, t: c.long() @ t.long().mT, refuses="a product of integers"),
-    Case("bilinear.einsum", lambda c, t, w: EINSUM("rfd,fde->rfe", fields(c, t), w).tanh(), once="tanh", given=per_field),
+    Case(
+        "bilinear.einsum", lambda c, t, w: EINSUM("rfd,fde->rfe", fields(c, t), w).tanh(), once="tanh", given=per_field
+    ),
     Case("bilinear.einsum", lambda c, t: EINSUM("rfd,rgd->rfg", c, fields(c, t)).exp(), once="exp"),
     Case("bilinear.einsum", lambda c, t: EINSUM("rfd,rgd->rfgd", c, t).reshape(-1, 6, 4)),
     Case("bilinear.einsum", lambda c, t, w: EINSUM("rfd,rgd,de->rfge", c, t, w), given={"w": torch.randn(4, 2)}),
@@ -46,7 +54,11 @@ CASES = [
     Case("bilinear.einsum", lambda c, t: EINSUM("rdd->rd", gram(c, t)), refuses="a diagonal"),
     # interactions, as models spell them
     Case("bilinear.matmul", lambda c, t: (gram(c, t) * 0.5).reshape(-1, 2, 3, 6).sum(2)),
-    Case("bilinear.einsum", lambda c, t, w: (EINSUM("rfd,rgd->rfgd", fields(c, t), fields(c, t)).flatten(1, 2).mT @ w).mT, given={"w": torch.randn(36, 2)}),
+    Case(
+        "bilinear.einsum",
+        lambda c, t, w: (EINSUM("rfd,rgd->rfgd", fields(c, t), fields(c, t)).flatten(1, 2).mT @ w).mT,
+        given={"w": torch.randn(36, 2)},
+    ),
 ]  # fmt: skip
 
 test_cases = law_tests(CASES)

@@ -24,14 +24,25 @@ CASES = [
     Exact("concatenation.cat", lambda c, t: torch.cat([c, t[:, :0], t], 1)),
     Exact("concatenation.cat", lambda c, t: torch.cat([c[:, :1, :1]], 1).squeeze(1).expand(-1, 3) * t[:, :1, 0]),
     Exact("concatenation.cat", lambda c, t: torch.cat([c.long(), t], 1)),
-    Exact("concatenation.cat", lambda c, t: torch.cat([c.reshape(-1, 4), t.reshape(-1, 4)], 0), refuses="rows would be merged"),
+    Exact(
+        "concatenation.cat",
+        lambda c, t: torch.cat([c.reshape(-1, 4), t.reshape(-1, 4)], 0),
+        refuses="rows would be merged",
+    ),
     Exact("concatenation.stack", lambda c, t: torch.stack([c[:, 0], t[:, 1], c[:, 2]], 1)),
     Exact("concatenation.stack", lambda c, t: torch.stack([c[:, 0], t[:, 1]], -1).exp(), once="exp"),
     Exact("concatenation.stack", lambda c, t: torch.stack([c[:, 0], t[:, 1]], 0)),
     Exact("concatenation.split_with_sizes", lambda c, t: torch.cat(both(c, t).split([1, 3, 2], 1)[::-1], 1)),
     Exact("concatenation.split", lambda c, t: torch.cat(both(c, t).flatten(1).split(5, 1)[1:3], 1)),
-    Exact("concatenation.split", lambda c, t: torch.stack(both(c, t).repeat(2, 1, 1).split(t.shape[0], 0), 1), from_rows=1),
-    Exact("concatenation.split", lambda c, t: c.repeat(3, 1, 1).split(2 * t.shape[0], 0)[0], refuses="rows are cut apart", from_rows=1),
+    Exact(
+        "concatenation.split", lambda c, t: torch.stack(both(c, t).repeat(2, 1, 1).split(t.shape[0], 0), 1), from_rows=1
+    ),
+    Exact(
+        "concatenation.split",
+        lambda c, t: c.repeat(3, 1, 1).split(2 * t.shape[0], 0)[0],
+        refuses="rows are cut apart",
+        from_rows=1,
+    ),
     Exact("concatenation.chunk", lambda c, t: both(c, t).chunk(4, 1)[1]),
     Exact("concatenation.chunk", lambda c, t: torch.cat(torch.cat(both(c, t).split(2, -1), 0).chunk(2, 0), -1)),
     Exact("concatenation.unbind", lambda c, t: torch.stack(both(c, t).unbind(1)[::-1], 1)),

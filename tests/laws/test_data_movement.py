@@ -76,7 +76,13 @@ CASES = [
     # a dim of size one and the number of candidates
     Exact("data_movement.squeeze", lambda c, t: c.squeeze(), c=Like((1, 4)), t=Like((1, 4)), from_rows=2),
     Exact("data_movement.squeeze", lambda c, t: (c * t).squeeze(), c=Like((1, 4)), t=Like((1, 4)), from_rows=2),
-    Exact("data_movement.squeeze", lambda c, t: torch.cat([c[..., :1]], -1).squeeze(-1) + t.squeeze(1)[:, :1], c=Like((1, 4)), t=Like((1, 4)), from_rows=2),
+    Exact(
+        "data_movement.squeeze",
+        lambda c, t: torch.cat([c[..., :1]], -1).squeeze(-1) + t.squeeze(1)[:, :1],
+        c=Like((1, 4)),
+        t=Like((1, 4)),
+        from_rows=2,
+    ),
 ]  # fmt: skip
 
 test_cases = law_tests(CASES)

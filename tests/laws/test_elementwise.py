@@ -41,7 +41,9 @@ CASES = [
     Case("elementwise.mul", lambda c, t: both(c, t) + (1 - (both(c, t) > 0).float()) * -1e9),
     Case("elementwise.div", lambda c, t: both(c, t) / 3.0 + both(c, t) / 0.0),
     Case("elementwise.square", lambda c, t: both(c, t).square(), once="mul"),
-    Case("elementwise.power", lambda c, t: both(c, t) ** 2 + both(c, t).abs() ** 0.5 + both(c, t) ** 1 + both(c, t) ** 3),
+    Case(
+        "elementwise.power", lambda c, t: both(c, t) ** 2 + both(c, t).abs() ** 0.5 + both(c, t) ** 1 + both(c, t) ** 3
+    ),
     Case("elementwise.cast", lambda c, t: both(c, t).long().float() + both(c, t).double() + both(c, t).to(c)),
     Case("elementwise.cast", lambda c, t: both(c, t).half(), once="_to_copy"),
     # integers and booleans: torch's own arithmetic
@@ -85,7 +87,7 @@ def arguments(r: Recorder, target: Any, values: dict[str, tuple[Handle, ...]]) -
     tensors = iter(values[kind])
     found: list[Any] = []
     for argument in target._schema.arguments:
-        if argument.kwarg_only or argument.has_default_value() and target not in EXTRA:
+        if argument.kwarg_only or (argument.has_default_value() and target not in EXTRA):
             break
         if str(argument.type) == "Tensor":
             condition = argument.name in ("mask", "condition")

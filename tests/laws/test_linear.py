@@ -27,13 +27,17 @@ conv = {"w": nn.Conv1d(6, 5, 1)}
 CASES = [
     Case("linear.linear", lambda c, t, w: w(flat(c, t)), given=wide),
     Case("linear.linear", lambda c, t, w: w(fields(c, t)).relu(), once="relu", given=narrow),
-    Case("linear.linear", lambda c, t, w: w(fields(c, t).reshape(-1, 4)).view(-1, 6, 5).relu(), once="relu", given=narrow),
+    Case(
+        "linear.linear", lambda c, t, w: w(fields(c, t).reshape(-1, 4)).view(-1, 6, 5).relu(), once="relu", given=narrow
+    ),
     Case("linear.linear", lambda c, t, w: F.linear(c.flatten(1).repeat(1, 2) * 2, w.weight), once="mm", given=wide),
     Case("linear.linear", lambda c, t, w: w(fields(c, t).permute(1, 0, 2)), given=narrow),  # rows are not dim 0
     Case("linear.linear", lambda c, t, w: w(c.unsqueeze(1) * t.unsqueeze(2)), given=narrow),
     Case("linear.linear", lambda c, t, w: F.linear(t[:, 0], w[0]), given={"w": torch.randn(1, 3, 4)}),
     Case("linear.addmm", lambda c, t, w: torch.addmm(w.bias, flat(c, t), w.weight.t()), given=wide),
-    Case("linear.addmm", lambda c, t, w: torch.addmm(w.bias, flat(c, t), w.weight.t(), beta=0.5, alpha=2.0), given=wide),
+    Case(
+        "linear.addmm", lambda c, t, w: torch.addmm(w.bias, flat(c, t), w.weight.t(), beta=0.5, alpha=2.0), given=wide
+    ),
     Case("linear.addmm", lambda c, t: torch.baddbmm(c, c, t.mT @ t)),
     Case("linear.conv1d", lambda c, t, w: w(fields(c, t)), given=conv),
     Case("linear.conv1d", lambda c, t, w: F.conv1d(fields(c, t), w.weight), given=conv),
