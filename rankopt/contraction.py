@@ -17,6 +17,7 @@ from itertools import pairwise
 
 from rankopt import operands as ops
 from rankopt.axes import ROW, Axis, Group, Size, group_size, volume
+from rankopt.layout import Written
 from rankopt.operands import Operand, size_of
 from rankopt.program import Expr, Stage, aten
 from rankopt.workspace import Workspace
@@ -219,26 +220,28 @@ def multiply(w: Workspace, product: Operand | Product) -> Operand:
     """Writes one product: elementwise, as dot products, or as one (batched) matrix product."""
     if isinstance(product, Operand):
         return product
-    x, y, r = _oriented(w, product)
+    o = _oriented(w, product)
+    x, y, r = o.x, o.y, o.roles
     if not r.inner:
         return ops.pointwise(w, w.program.mul, [x, y])
     if not r.left and not r.right and r.batch:
         return ops.reduce(w, aten.sum.dim_IntList, ops.pointwise(w, w.program.mul, [x, y]), r.inner)
-    return _unmerge(w, _matrix_product(w, x, y, r), r)
+    return _unmerge(w, _matrix_product(w, x, y, r), r, o.written)
 
 
 def multiply_add(w: Workspace, total: Operand, product: Product, scale: float) -> Operand | None:
     """`total + scale * product` in one call: the product a plain matrix, `total` a row, a column or all of it."""
-    x, y, r = _oriented(w, product)
+    o = _oriented(w, product)
+    x, y, r = o.x, o.y, o.roles
     if total.dtype != x.dtype or total.dtype != y.dtype:
         return None
     if r.batch or not r.inner or not (r.left or r.right):
         return None
     r = _in_order(x, y, r)
-    if total.axes == r.right:
-        addend = w.program.view(total.tensor, (group_size(r.right),))
-    elif total.axes == r.left:
-        addend = w.program.view(total.tensor, (group_size(r.left), 1))
+    if set(total.axes) == set(r.right):
+        addend = w.program.view(ops.arrange(w, total, r.right), (group_size(r.right),))
+    elif set(total.axes) == set(r.left):
+        addend = w.program.view(ops.arrange(w, total, r.left), (group_size(r.left), 1))
     elif total.axes == (*r.left, *r.right):
         addend = w.program.view(total.tensor, (group_size(r.left), group_size(r.right)))
     else:
@@ -246,7 +249,9 @@ def multiply_add(w: Workspace, total: Operand, product: Product, scale: float) -
     a, b = _matrix(w, x, (), r.left, r.inner), _matrix(w, y, (), r.inner, r.right)
     kwargs = {} if scale == 1.0 else {"alpha": scale}
     shape = (a.dims[0], b.dims[1])
-    return _unmerge(w, w.program.call(aten.addmm.default, addend, a, b, shape=shape, out=a.dtype, **kwargs), r)
+    return _unmerge(
+        w, w.program.call(aten.addmm.default, addend, a, b, shape=shape, out=a.dtype, **kwargs), r, o.written
+    )
 
 
 Scaled = tuple[float, Operand | Product]
@@ -311,16 +316,48 @@ def _rows_first(x: Operand, y: Operand) -> tuple[Operand, Operand]:
     return (y, x) if keys[1] > keys[0] else (x, y)
 
 
-def _oriented(w: Workspace, product: Product) -> tuple[Operand, Operand, Roles]:
-    """The factors as left and right: rows on the left, unless that makes a tall matrix times a thin one.
+@dataclass(frozen=True, slots=True)
+class Oriented:
+    """A product with its factors on the left and on the right, and how its result is laid out."""
+
+    x: Operand
+    y: Operand
+    roles: Roles
+    written: Written
+
+
+def _oriented(w: Workspace, product: Product) -> Oriented:
+    """The factors as left and right: rows on the left, unless the right is thin or readers want it otherwise.
 
     BLAS is several times faster at `Y^T X^T` than at `X Y` where Y has few columns; a transposed result costs nothing.
     """
     x, y = _rows_first(product.x, product.y)
     r = roles(x.axes, y.axes, product.kept)
-    if r.inner and is_thin(volume(r.left, w.candidates), volume(r.right, w.candidates)):
-        return y, x, Roles(r.batch, r.inner, r.right, r.left)
-    return x, y, r
+    thin = bool(r.inner) and is_thin(volume(r.left, w.candidates), volume(r.right, w.candidates))
+    number = w.layouts.number((x.tensor.serial, y.tensor.serial, _pattern(x.axes, y.axes, r)))
+    layout = w.layouts.layout(number, len(r.right), thin)
+    right = tuple(r.right[place] for place in layout.columns)
+    transposed = layout.transposed and bool(r.inner)
+    canonical = (*r.batch, *r.left, *r.right)
+    outer = (*r.batch, *right, *r.left) if transposed else (*r.batch, *r.left, *right)
+    written = Written(
+        number,
+        tuple(canonical.index(axis) for axis in outer),
+        batch=len(r.batch),
+        rows=len(r.left),
+        columns=len(r.right),
+        may_permute=not y.has_rows,
+        may_transpose=not thin and x.has_rows,
+    )
+    if transposed:
+        return Oriented(y, x, Roles(r.batch, r.inner, right, r.left), written)
+    return Oriented(x, y, Roles(r.batch, r.inner, r.left, right), written)
+
+
+def _pattern(x: Group, y: Group, r: Roles) -> tuple[tuple[int, ...], ...]:
+    """What tells two products of the same tensors apart: where in each their axes are."""
+    places = [tuple(x.index(axis) for axis in group) for group in (r.batch, r.inner, r.left)]
+    return (*places, *(tuple(y.index(axis) for axis in group) for group in (r.batch, r.inner, r.right)))
 
 
 def is_thin(rows: int, columns: int) -> bool:
@@ -344,14 +381,17 @@ def _matrix_product(w: Workspace, x: Operand, y: Operand, r: Roles) -> Expr:
 
 def _matrix(w: Workspace, operand: Operand, batch: Group, rows: Group, columns: Group) -> Expr:
     """The operand as `[batch, rows, columns]` (2-D without a batch), each a merge of its axes."""
+    w.layouts.read(operand.tensor.serial, operand.axes, (batch, rows, columns), operand.volume(w.candidates))
     tensor = ops.arrange(w, operand, (*batch, *rows, *columns))
     shape: list[Size] = [group_size(batch)] if batch else []
     return w.program.view(tensor, (*shape, group_size(rows), group_size(columns)))
 
 
-def _unmerge(w: Workspace, tensor: Expr, r: Roles) -> Operand:
+def _unmerge(w: Workspace, tensor: Expr, r: Roles, written: Written) -> Operand:
     axes = (*r.batch, *r.left, *r.right)
-    return Operand(w.program.view(tensor, [size_of(axis) for axis in axes]), axes)
+    result = Operand(w.program.view(tensor, [size_of(axis) for axis in axes]), axes)
+    w.layouts.wrote(result.tensor.serial, written)
+    return result
 
 
 def cost(w: Workspace, sketches: Sequence[Sketch], kept: Collection[Axis]) -> float:

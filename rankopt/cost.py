@@ -232,7 +232,8 @@ def time(expr: Expr, rows: int, profile: Profile = DEFAULT) -> float:
         batch = elements(x.dims[:-2], rows)
         size = [elements((s,), rows) for s in (x.dims[-2], y.dims[-1], x.dims[-1])]
         addend = elements(expr.dims, rows) if expr.target is aten.addmm.default and len(expr.args[0].dims) > 1 else 0
-        return profile.call + profile.product(batch, *size) + profile.gather * addend
+        copied = sum(elements(o.dims, rows) for o in (x, y) if expr.target is aten.bmm.default and _is_scattered(o))
+        return profile.call + profile.product(batch, *size) + profile.gather * addend + profile.copy * copied
     written = elements(expr.dims, rows) if expr.shape is not None else 0
     if expr.target in MOVES:
         return profile.call + profile.gather * written
@@ -253,6 +254,13 @@ def copies(expr: Expr) -> bool:
     kept = [(dim, size) for dim, size in zip(order, source.dims, strict=True) if size != 1]
     target = [size for size in expr.dims if size != 1]
     return not _regroups(kept, target)
+
+
+def _is_scattered(batched: Expr) -> bool:
+    """Whether the batch dim is the innermost in memory, so that the matrices have no dim of stride one."""
+    if batched.target is aten.reshape.default:
+        batched = batched.args[0]
+    return batched.target in PERMUTES and _order(batched)[0] == len(batched.dims) - 1
 
 
 def _order(permuted: Expr) -> list[int]:

@@ -6,7 +6,7 @@ policy is tried, each program is priced as a whole, and "leave the model unchang
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -17,6 +17,7 @@ from rankopt.capture import CapturedModel, ModelInput
 from rankopt.dims import from_tensor, renamed
 from rankopt.errors import RolesError
 from rankopt.interpreter import Interpretation, Interpreter
+from rankopt.layout import Layout, Layouts
 from rankopt.passes import NAMES
 from rankopt.program import Expr, Origin, Stage, reachable
 from rankopt.selectors import InputRole, Role
@@ -62,13 +63,15 @@ def interpret(
     candidates: int,
     policy: Policy = FULL,
     passes: Collection[str] | None = None,
+    layouts: Mapping[int, Layout] | None = None,
 ) -> Plan:
-    """The program that `policy` leads to. `passes` names the passes that may be used (all by default).
+    """The program that `policy` leads to. `passes` names the passes that may be used (all by default), `layouts` the
+    order in which products are laid out.
 
     Raises RolesError for a pass that does not exist.
     """
     disabled = _disabled(passes)
-    w = Workspace(candidates, policy)
+    w = Workspace(candidates, policy, layouts=Layouts(layouts or {}))
     inputs: dict[str, Value] = {}
     for item, role in zip(captured.inputs, roles, strict=True):
         w.program.origin = Origin(item.placeholder, "input")
@@ -92,13 +95,16 @@ def alternatives(
 ) -> list[Plan]:
     """The plans of all policies, the cheapest first; of equals, the one listed first.
 
-    The cheapest is tried once more with the parts of its values kept apart.
+    The cheapest is tried once more with the parts of its values kept apart, and with the layouts that its readers want.
     """
     plans = [interpret(captured, roles, candidates, policy, passes) for policy in policies]
     best = min(plans, key=lambda plan: plan.time)
     if not best.policy.unchanged:
         apart = replace(best.policy, name=f"{best.policy.name}, parts apart", coalesce=False)
         plans.append(interpret(captured, roles, candidates, apart, passes))
+    best = min(plans, key=lambda plan: plan.time)
+    if layouts := best.workspace.layouts.better():
+        plans.append(interpret(captured, roles, candidates, best.policy, passes, layouts))
     return sorted(plans, key=lambda plan: plan.time)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from rankopt.axes import AxisFactory
 from rankopt.cost import DEFAULT, Profile
+from rankopt.layout import Layouts
 from rankopt.program import Program
 
 
@@ -56,3 +57,4 @@ class Workspace:
     axes: AxisFactory = field(default_factory=AxisFactory)
     profile: Profile = DEFAULT
     limits: Limits = Limits()
+    layouts: Layouts = field(default_factory=Layouts)
