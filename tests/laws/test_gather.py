@@ -19,6 +19,9 @@ def both(c: Tensor, t: Tensor) -> Tensor:
 
 Exact = partial(Case, exact=True)
 PAIRS = torch.tensor([[i, j] for i in range(6) for j in range(i)]).T.contiguous()
+Rows = partial(Exact, from_rows=1)
+PLACES = {"i": torch.tensor([5, 0, 2, 2])}
+first_order = {"table": nn.Embedding(8, 1)}
 table = {"table": nn.Embedding(8, 4)}
 offsets = {"table": nn.Embedding(40, 4), "offsets": torch.arange(5) * 8}
 ids = partial(Exact, "gather.embedding", c=Like((3,), high=8), t=Like((2,), high=8))
@@ -33,11 +36,11 @@ CASES = [
     Exact("gather.slice_", lambda c, t: both(c, t)[1:], refuses="rows are sliced", from_rows=2),
     Exact("gather.narrow", lambda c, t: both(c, t).narrow(1, 1, 3)),
     Exact("gather.narrow", lambda c, t: both(c, t).narrow(0, 0, 1), refuses="rows are sliced", from_rows=1),
-    Exact("gather.index_select", lambda c, t, i: both(c, t).index_select(1, i), given={"i": torch.tensor([5, 0, 2, 2])}),
-    Exact("gather.index_select", lambda c, t: t.index_select(1, (c[0, :, 0] > 9).long()), refuses="not a constant", from_rows=1),
+    Exact("gather.index_select", lambda c, t, i: both(c, t).index_select(1, i), given=PLACES),
+    Rows("gather.index_select", lambda c, t: t.index_select(1, (c[0, :, 0] > 9).long()), refuses="not a constant"),
     Exact("gather.index", lambda c, t: both(c, t)[:, [4, 1, 1]]),
     Exact("gather.index", lambda c, t: both(c, t)[:, [[0, 1], [3, 5]]]),
-    Exact("gather.index", lambda c, t: torch.bmm(both(c, t), both(c, t).mT)[:, PAIRS[0], PAIRS[1]] * 0),
+    Case("gather.index", lambda c, t: torch.bmm(both(c, t), both(c, t).mT)[:, PAIRS[0], PAIRS[1]]),
     Exact("gather.index", lambda c, t: c.view(-1, 12)[:, [0]] + t[:, 0, [3]]),
     Exact("gather.index", lambda c, t: both(c, t)[[0]], refuses="rows are selected", from_rows=1),
     Exact("gather.index", lambda c, t: both(c, t)[:, :, None][:, [0, 2], :, [1, 3]], refuses="not neighbours"),
@@ -61,7 +64,7 @@ LOOKUPS = [
     ids(lambda c, t, table: table(torch.cat([c, t], 1)), once="embedding", given=table),
     ids(lambda c, t, table: table(c).sum(1) + table(t[:, 0]), once="embedding", given=table, exact=False),
     ids(lambda c, t, table, offsets: table(torch.cat([t, c], 1) + offsets), once="embedding", given=offsets),
-    ids(lambda c, t, table: table(torch.cat([t, c], 1)).sum(1), once="embedding", given={"table": nn.Embedding(8, 1)}, exact=False),
+    ids(lambda c, t, table: table(torch.cat([t, c], 1)).sum(1), once="embedding", given=first_order, exact=False),
     ids(lambda c, t, table: F.embedding(torch.cat([c, t], 1).int(), table.weight, 0), once="embedding", given=table),
     ids(lambda c, t: F.embedding(c * 0, t.float()), refuses="the table has rows", from_rows=1),
 ]  # fmt: skip
@@ -74,6 +77,12 @@ def test_context_ids_are_looked_up_once_per_request() -> None:
     from laws.harness import Case as _Case
     from laws.harness import calls, exprs_of, group_of
 
-    case = _Case("gather.embedding", lambda c, t, e: e(torch.cat([c, t], 1)), Like((3,), 8), Like((2,), 8), given={"e": nn.Embedding(8, 4)})
+    case = _Case(
+        "gather.embedding",
+        lambda c, t, e: e(torch.cat([c, t], 1)),
+        Like((3,), 8),
+        Like((2,), 8),
+        given={"e": nn.Embedding(8, 4)},
+    )
     lookups = calls(exprs_of(group_of((case,)).plans["full"], 0), "embedding")
     assert [(e.stage, e.dims[0]) for e in lookups if e.stage is Stage.CONTEXT] == [(Stage.CONTEXT, 3)]

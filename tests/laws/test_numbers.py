@@ -110,7 +110,9 @@ def test_scalar_inputs() -> None:
     for policy in POLICIES:
         ranker = build(captured, roles, interpret(captured, roles, 64, policy))
         for rows in ROW_COUNTS:
-            request = Request({"c": torch.randn(1, 3, 4), "s": torch.tensor(2.0).double()}, {"t": torch.randn(rows, 2, 4)})
+            request = Request(
+                {"c": torch.randn(1, 3, 4), "s": torch.tensor(2.0).double()}, {"t": torch.randn(rows, 2, 4)}
+            )
             expected = captured.run(tile(roles, request))[0]
             found = scores(ranker, request)
             assert found.dtype == expected.dtype == torch.float32

@@ -1,7 +1,7 @@
 """The ops that random programs are made of.
 
-Each operation looks at the values that exist, chooses operands and parameters that fit, calls the op and returns the new
-value; or None, where nothing fits. What is computed stays bounded, and never asks on which side of a threshold a
+Each operation looks at the values that exist, chooses operands and parameters that fit, calls the op and returns the
+new value; or None, where nothing fits. What is computed stays bounded, and never asks on which side of a threshold a
 rounding error falls: rewriting may move the last bit of every number.
 """
 
@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 from properties.recorder import Handle, Recorder, aten
+
 from rankopt.axes import Rows, Size
 
 T = TypeVar("T")
@@ -449,14 +450,20 @@ EQUATIONS = ("rfd,rgd->rfg", "rfd,rfd->rf", "rfd,rgd->rfgd", "rfd,de->rfe", "rd,
 def einsum(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
     equation = c.pick(EQUATIONS)
     left, right = equation.split("->")[0].split(",")
-    x = chosen(c, values, is_float, bounded, lambda x: x.ndim == len(left) and all(d in plain(x) for d in range(1, x.ndim)))
+    x = chosen(
+        c, values, is_float, bounded, lambda x: x.ndim == len(left) and all(d in plain(x) for d in range(1, x.ndim))
+    )
     if x is None:
         return None
     sizes = dict(zip(left, x.shape, strict=True))
-    fits = lambda y: y.ndim == len(right) and all(  # noqa: E731
-        sizes.get(letter, size) == size and not (letter not in sizes and isinstance(size, Rows))
-        for letter, size in zip(right, y.shape, strict=True)
-    )
+
+    def fits(y: Handle) -> bool:
+        """Letters of x have x's sizes; new ones do not count rows."""
+        return y.ndim == len(right) and all(
+            sizes.get(letter, size) == size and not (letter not in sizes and isinstance(size, Rows))
+            for letter, size in zip(right, y.shape, strict=True)
+        )
+
     y = None if "r" not in right and c.flag() else chosen(c, values, is_float, bounded, fits)
     if y is None and not any(isinstance(sizes.get(letter, 4), Rows) for letter in right):
         y = r.weight(*(static(sizes.get(letter, 4)) for letter in right))
@@ -468,8 +475,40 @@ def einsum(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
     return r.call(aten.einsum.default, equation, [x, y])
 
 
+def cross(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
+    """Cross layers, `x0 * (W x + b) + x`: products of sums of products, all of them pending."""
+    x0 = chosen(c, values, is_float, bounded, lambda x: x.ndim > 1 and x.has_rows and plain(x)[-1:] == [x.ndim - 1])
+    if x0 is None:
+        return None
+    x, width = x0, static(x0.shape[-1])
+    for _ in range(c.integer(1, 2)):
+        gate = r.call(aten.linear.default, x, r.weight(width, width), r.weight(width))
+        x = r.call(aten.mul.Tensor, r.call(aten.add.Tensor, r.call(aten.mul.Tensor, x0, gate), x), 0.25)
+    return r.call(aten.linear.default, x, r.weight(1, width)) if c.flag() else x
+
+
+def symmetric(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
+    """`Q K^T + K Q^T`: two pending products of the same operands, with their axes exchanged."""
+    x = chosen(
+        c, values, is_float, bounded, lambda x: x.ndim == 3 and plain(x) == [1, 2] and 2 * volume(x.shape) <= LARGEST
+    )
+    if x is None:
+        return None
+    y = chosen(c, values, is_float, bounded, lambda y: y.shape == x.shape and y is not x) or r.context(
+        *(static(size) for size in x.shape[1:])
+    )
+    scores = r.call(aten.bmm.default, x, r.call(aten.transpose.int, y, 1, 2))
+    return r.call(aten.add.Tensor, scores, r.call(aten.transpose.int, scores, 1, 2))
+
+
 def conv1d(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
-    x = chosen(c, values, is_float, bounded, lambda x: x.ndim == 3 and not isinstance(x.shape[1], Rows) and isinstance(x.shape[0], Rows))
+    x = chosen(
+        c,
+        values,
+        is_float,
+        bounded,
+        lambda x: x.ndim == 3 and not isinstance(x.shape[1], Rows) and isinstance(x.shape[0], Rows),
+    )
     if x is None or isinstance(x.shape[2], Rows):
         return None
     return r.call(aten.conv1d.default, x, r.weight(3, static(x.shape[1]), 1), *([r.weight(3)] if c.flag() else []))
@@ -522,7 +561,9 @@ def attention(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None
     q = chosen(c, values, is_float, bounded, ready)
     if q is None:
         return None
-    k = chosen(c, values, is_float, bounded, ready, lambda k: k.shape[:-2] == q.shape[:-2] and k.shape[-1] == q.shape[-1])
+    k = chosen(
+        c, values, is_float, bounded, ready, lambda k: k.shape[:-2] == q.shape[:-2] and k.shape[-1] == q.shape[-1]
+    )
     k = k or q
     v = chosen(c, values, is_float, bounded, ready, lambda v: v.shape[:-1] == k.shape[:-1]) or k
     if not within((*q.shape[:-1], static(k.shape[-2]))):
@@ -559,8 +600,9 @@ DOUBLE = torch.float64
 LONG = torch.int64
 
 OPERATIONS: tuple[Operation, ...] = (
-    cat, linear, refold, binary, select, index_select, reduction, matmul, unary, permute, stack, embedding, gram, softmax,
-    layer_norm, einsum, slice_, flatten, transpose, unsqueeze, squeeze, expand, repeat, repeat_interleave, flip, index,
-    triangle, split, square, by_number, with_parameter, mask, where, cast, integers, filled, conv1d, batch_norm, attention,
-    opaque, cat, linear, binary, refold, cat,
+    cat, linear, refold, binary, select, index_select, reduction, matmul, unary, permute, stack, embedding, gram,
+    softmax, layer_norm, einsum, slice_, flatten, transpose, unsqueeze, squeeze, expand, repeat, repeat_interleave,
+    flip, index, triangle, split, square, by_number, with_parameter, mask, where, cast, integers, filled, conv1d,
+    batch_norm, attention, cross, cross, symmetric, opaque, cat, linear, binary, refold, cat,
 )  # fmt: skip
+"""What is listed twice is drawn twice as often."""

@@ -16,10 +16,10 @@ from typing import Any
 import sympy
 import torch
 from torch import Tensor, fx
+from torch._dynamo.source import ConstantSource
 from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
 from torch.utils import _pytree as pytree
-from torch._dynamo.source import ConstantSource
 
 from rankopt.axes import Rows, Shape
 from rankopt.capture import CapturedModel, ModelInput, Weight
@@ -108,9 +108,7 @@ class Recorder:
         """An input [R, *shape] whose `columns` are context and whose others are target."""
         return self._input(Role.PACKED, shape, high, tuple(columns))
 
-    def _input(
-        self, role: Role, shape: tuple[int, ...], high: int | None, columns: tuple[int, ...] = ()
-    ) -> Handle:
+    def _input(self, role: Role, shape: tuple[int, ...], high: int | None, columns: tuple[int, ...] = ()) -> Handle:
         name = f"x{len(self._inputs)}"
         tensors = tuple(self._draw((rows, *shape), high) for rows in ROW_COUNTS)
         node = self._placeholder(name)
