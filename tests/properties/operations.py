@@ -489,9 +489,8 @@ def cross(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
 
 def symmetric(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
     """`Q K^T + K Q^T`: two pending products of the same operands, with their axes exchanged."""
-    x = chosen(
-        c, values, is_float, bounded, lambda x: x.ndim == 3 and plain(x) == [1, 2] and 2 * volume(x.shape) <= LARGEST
-    )
+    ready: Callable[[Handle], Any] = lambda x: x.ndim == 3 and x.shape[0] == Rows() and plain(x) == [1, 2]  # noqa: E731
+    x = chosen(c, values, is_float, bounded, ready, lambda x: 2 * volume(x.shape) <= LARGEST)
     if x is None:
         return None
     y = chosen(c, values, is_float, bounded, lambda y: y.shape == x.shape and y is not x) or r.context(
