@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -42,8 +42,7 @@ def assert_same(
     requests = [recorded.request(rows) for rows in row_counts]
     expected = [original(recorded, request) for request in requests]
     weights = {weight.name: weight.tensor for weight in recorded.captured.weights}
-    for policy in policies:
-        plan = interpret(recorded.captured, recorded.roles, candidates, policy)
+    for policy, plan in plans_of(recorded, policies, candidates):
         stages = stages_of(plan) if staged else None
         for request, wanted in zip(requests, expected, strict=True):
             given = request if policy.share else Request({}, tile(recorded.roles, request))
@@ -53,6 +52,15 @@ def assert_same(
                 if reason:
                     where = f"output {i} with {request.candidates} candidates under '{policy.name}'"
                     raise Mismatch(f"{where}: {reason}\n{recorded.code}")
+
+
+def plans_of(recorded: Recorded, policies: Sequence[Policy], candidates: int) -> Iterator[tuple[Policy, Plan]]:
+    """The plan of each policy, and the same with its products laid out as their readers want them, if they want it."""
+    for policy in policies:
+        plan = interpret(recorded.captured, recorded.roles, candidates, policy)
+        yield policy, plan
+        if layouts := plan.workspace.layouts.better():
+            yield policy, interpret(recorded.captured, recorded.roles, candidates, policy, layouts=layouts)
 
 
 def stages_of(plan: Plan) -> Stages:
