@@ -94,7 +94,7 @@ def _hoisted(w: Workspace, node: Node, axes: Group, parameters: Sequence[Node | 
     variance = _weighted(w, [(moment, 1.0 / count) for moment in moments])
     scale = Operand(_inverse_root(w, variance.tensor, eps), variance.axes)
     results = [_normalise(w, piece, mean, scale) for piece in pieces]
-    return _rebuild(node, results)
+    return algebra.replace_leaves(node, results)
 
 
 def _directly(w: Workspace, node: Node, axes: Group, parameters: Sequence[Node | None], eps: float) -> Node | None:
@@ -172,12 +172,6 @@ def _normalise(w: Workspace, piece: _Piece, mean: Operand, scale: Operand) -> No
     if bias is not None:
         terms.append(Term((bias,)))
     return Sum(tuple(terms))
-
-
-def _rebuild(node: Node, results: list[Node]) -> Node:
-    if not isinstance(node, Cat):
-        return results.pop(0)
-    return Cat(node.axis, tuple(Part(p.positions, p.axes, _rebuild(p.node, results)) for p in node.parts))
 
 
 # ------------------------------------------------------------------------------------------------------ batch norm

@@ -68,13 +68,6 @@ def _pieces(node: Node, axes: Group) -> list[tuple[Node, Group]]:
     return pieces
 
 
-def _rebuild(node: Node, results: list[Node]) -> Node:
-    """The node with its parts replaced, in order, by `results`."""
-    if not isinstance(node, Cat):
-        return results.pop(0)
-    return Cat(node.axis, tuple(Part(p.positions, p.axes, _rebuild(p.node, results)) for p in node.parts))
-
-
 def _merge(w: Workspace, node: Node, axes: Group, safe: bool) -> Node:
     pieces = _pieces(node, axes)
     ranks = {piece.has_rows for piece, _ in pieces}
@@ -103,7 +96,7 @@ def _merge(w: Workspace, node: Node, axes: Group, safe: bool) -> Node:
             nodes.append(leaf(ops.pointwise(w, w.program.mul, [exps, inverse])))
         else:
             nodes.append(Sum((Term((exps, ops.pointwise(w, w.program.mul, [weight, inverse]))),)))
-    return _rebuild(node, nodes)
+    return algebra.replace_leaves(node, nodes)
 
 
 def _directly(w: Workspace, node: Node, axes: Group, safe: bool) -> Node | None:

@@ -369,6 +369,13 @@ def _outer_cat(node: Node, axes: Collection[Axis]) -> Cat | None:
     return next((cat for part in node.parts if (cat := _outer_cat(part.node, inner)) is not None), None)
 
 
+def replace_leaves(node: Node, results: list[Node]) -> Node:
+    """The node with the sums of which it is concatenated replaced, in order, by `results`, which is used up."""
+    if not isinstance(node, Cat):
+        return results.pop(0)
+    return Cat(node.axis, tuple(Part(p.positions, p.axes, replace_leaves(p.node, results)) for p in node.parts))
+
+
 def within(w: Workspace, node: Node, axes: Collection[Axis], law: Callable[[Node], Node]) -> Node:
     """Applies `law` to the sub-nodes in which only `axes` are concatenated: softmax and norms work on those."""
 
