@@ -16,13 +16,14 @@ from rankopt.selectors import InputRole, Role
 from rankopt.values import Value
 from rankopt.verify import placeholders
 from rankopt.workspace import Policy
-from rankopt.zoo.fields import Field
+from rankopt.zoo.fields import Field, Schema
 from rankopt.zoo.registry import ENTRIES
 
 DRAWS = 4
 """Targets that each model is run on, with one and the same context."""
 
 FIELDS = tuple(Field(name, 30) for name in ("user", "age", "hour", "item", "genre", "year"))
+SCHEMA = Schema(FIELDS, context=("user", "hour", "year"), target=("age", "item", "genre"))
 
 
 class Trace(fx.Interpreter):
@@ -72,10 +73,10 @@ def assert_labels_hold(plan: Plan, intermediates: list[dict[str, Tensor]]) -> No
 
 @pytest.mark.parametrize("name", ["dlrm", "dcnv2_mix", "autoint", "mc_mlcc"])
 def test_zoo(name: str) -> None:
-    model = ENTRIES[name].model(FIELDS).eval()
+    model = ENTRIES[name].model(SCHEMA).eval()
     rows = {field.name: torch.randint(0, field.vocabulary, (5,)) for field in FIELDS}
     captured = capture(model, (rows,))
-    context = {f"features.{name}" for name in ("user", "hour", "year")}  # between target fields
+    context = {f"features.{name}" for name in SCHEMA.context}  # between target fields
     requests = _requests(captured.examples, context, lambda x: torch.randint(0, 30, x.shape))
     assert_labels_hold(_plan(captured, context, FULL), traces(captured, requests))
 

@@ -26,7 +26,8 @@ class Field:
 class Schema:
     """The fields of a data set in the order of its rows, each either context or target.
 
-    Roles belong to the data, not to the model: a model is built from `fields` and never sees the roles.
+    Roles belong to the data: most models are built from `fields` and never see them. A model with one stream for the
+    context and one for the target asks for `places`.
     """
 
     fields: tuple[Field, ...]
@@ -38,6 +39,17 @@ class Schema:
         roles = sorted(self.context + self.target)
         if names != roles:
             raise ValueError(f"each field needs exactly one role: fields {names}, roles given to {roles}")
+
+    def places(self) -> tuple[list[int], list[int]]:
+        """Where in `fields` those of the context stand, and those of the target.
+
+        Raises:
+            ValueError: there is no field of one of the roles.
+        """
+        if not self.context or not self.target:
+            raise ValueError(f"expected fields of either role: context {self.context}, target {self.target}")
+        context = [place for place, field in enumerate(self.fields) if field.name in self.context]
+        return context, [place for place in range(len(self.fields)) if place not in context]
 
     def only(self, names: tuple[str, ...]) -> "Schema":
         """The schema with every other field dropped; order kept."""

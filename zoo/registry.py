@@ -1,6 +1,6 @@
 """The models by name: what they are called, where they come from, how they are built and trained."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from rankopt.zoo.autoint import AutoInt, AutoIntConfig
 from rankopt.zoo.dcnv2 import DCNv2, DCNv2Config
 from rankopt.zoo.dlrm import DLRM, DLRMConfig
 from rankopt.zoo.dnn import DNN, DNNConfig
-from rankopt.zoo.fields import Field
+from rankopt.zoo.fields import Schema
 from rankopt.zoo.mc_mlcc import MCMLCC, MCMLCCConfig
 from rankopt.zoo.mlcc import MLCC, MLCCConfig
 
@@ -28,17 +28,21 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One model of the zoo; `config` is what `build` is given where the caller has no wish."""
+    """One model of the zoo; `config` is what it is built with where the caller has no wish.
+
+    `build` is given the fields, or the whole schema where the model treats context and target apart (`sees_roles`).
+    """
 
     name: str
     paper: str
     config: Any
-    build: Callable[[Sequence[Field], Any], nn.Module]
+    build: Callable[[Any, Any], nn.Module]
     recipe: Recipe = Recipe()
+    sees_roles: bool = False
 
-    def model(self, fields: Sequence[Field]) -> nn.Module:
-        """A freshly initialised model over these fields with the default configuration."""
-        return self.build(fields, self.config)
+    def model(self, schema: Schema, config: Any = None) -> nn.Module:
+        """A freshly initialised model over these fields, with the default configuration unless another is given."""
+        return self.build(schema if self.sees_roles else schema.fields, config or self.config)
 
 
 ENTRIES: dict[str, Entry] = {

@@ -18,7 +18,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from rankopt.zoo.checkpoint import Checkpoint, Metrics, Phase
 from rankopt.zoo.dataset import Dataset, Rows, Schedule
-from rankopt.zoo.fields import Field
+from rankopt.zoo.fields import Schema
 from rankopt.zoo.registry import Entry, Recipe
 
 EVALUATION_BATCH = 4096
@@ -68,7 +68,7 @@ def train(
     fitting, validation = dataset.train.split(round(len(dataset.train) * (1 - schedule.validation_fraction)))
 
     def learner(phase: Phase) -> Learner:
-        fresh = Learner(entry, dataset.schema.fields, schedule.batch_size, seed)
+        fresh = Learner(entry, dataset.schema, schedule.batch_size, seed)
         if progress.phase is phase and progress.learner is not None:
             fresh.load_state_dict(progress.learner)
         return fresh
@@ -121,10 +121,10 @@ class Learner:
     Every epoch draws its order and its dropout from a seed of its own: no generator has to be saved.
     """
 
-    def __init__(self, entry: Entry, fields: Sequence[Field], batch_size: int, seed: int) -> None:
+    def __init__(self, entry: Entry, schema: Schema, batch_size: int, seed: int) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.model = entry.model(fields)
+            self.model = entry.model(schema)
         self.recipe: Recipe = entry.recipe
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=self.recipe.learning_rate)
         self.batch_size = batch_size
@@ -169,7 +169,7 @@ def identity(entry: Entry, dataset: Dataset, seed: int) -> dict[str, Any]:
         "config": repr(entry.config),
         "recipe": repr(entry.recipe),
         "data": dataset.name,
-        "fields": repr(dataset.schema.fields),
+        "schema": repr(dataset.schema),
         "schedule": repr(dataset.schedule),
         "seed": seed,
     }

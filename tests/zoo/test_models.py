@@ -20,20 +20,20 @@ from rankopt.zoo.mlcc import MLCC, CompressionCrossing, MLCCConfig
 ROWS = 64
 DrawRows = Callable[..., dict[str, Tensor]]
 
-CONFIGURATIONS: dict[str, Callable[[tuple[Field, ...]], nn.Module]] = {
+CONFIGURATIONS: dict[str, Callable[[Schema], nn.Module]] = {
     **{name: entry.model for name, entry in ENTRIES.items()},
-    "dcnv2_baseline": lambda fields: DCNv2(fields, BASELINE),
-    "autoint_plus": lambda fields: AutoInt(fields, AutoIntConfig(scaled=True, deep=(16, 8))),
-    "mlcc_last_layer_only": lambda fields: MLCC(fields, MLCCConfig(keep=())),
-    "mlcc_three_layers": lambda fields: MLCC(fields, MLCCConfig(dynamic=(4, 2, 1), keep=(0, 2))),
-    "mc_mlcc_four": lambda fields: MCMLCC(fields, MCMLCCConfig(channels=4)),
+    "dcnv2_baseline": lambda schema: DCNv2(schema.fields, BASELINE),
+    "autoint_plus": lambda schema: AutoInt(schema.fields, AutoIntConfig(scaled=True, deep=(16, 8))),
+    "mlcc_last_layer_only": lambda schema: MLCC(schema.fields, MLCCConfig(keep=())),
+    "mlcc_three_layers": lambda schema: MLCC(schema.fields, MLCCConfig(dynamic=(4, 2, 1), keep=(0, 2))),
+    "mc_mlcc_four": lambda schema: MCMLCC(schema.fields, MCMLCCConfig(channels=4)),
 }
 
 
 @pytest.fixture(params=CONFIGURATIONS)
 def model(request: pytest.FixtureRequest, schema: Schema) -> nn.Module:
     torch.manual_seed(0)
-    return CONFIGURATIONS[request.param](schema.fields).double().eval()
+    return CONFIGURATIONS[request.param](schema).double().eval()
 
 
 @pytest.mark.parametrize("rows", [0, 1, 7])
@@ -73,7 +73,7 @@ def test_a_seed_fixes_the_model(entry: Entry, schema: Schema, draw_rows: DrawRow
     scores = []
     for seed in (3, 3, 4):
         torch.manual_seed(seed)
-        scores.append(entry.model(schema.fields).eval()(features))
+        scores.append(entry.model(schema).eval()(features))
     assert torch.equal(scores[0], scores[1])
     assert not torch.equal(scores[0], scores[2])
 
@@ -196,3 +196,9 @@ def test_compression_crossing_one_token_and_head_at_a_time() -> None:
             expected += [h1, h1 @ weights[24:].view(4, 2)]
     torch.testing.assert_close(crossing(x.unsqueeze(0))[0].flatten(), torch.cat(expected))
     assert crossing.out_width == 3 * (4 + 2)
+
+
+def test_places_of_the_roles(schema: Schema) -> None:
+    assert schema.places() == ([0, 2, 4], [1, 3, 5])
+    with pytest.raises(ValueError, match="fields of either role"):
+        schema.only(schema.context).places()
