@@ -64,8 +64,21 @@ def functional_graph(program: ExportedProgram) -> tuple[fx.Graph, ExportedProgra
     if any(_is_in_place(node) or _holds_a_graph(node) for node in graph.nodes):
         program = program.run_decompositions({})
         graph = _copy(program.graph)
+    _keep_rows(graph)
     simplify(graph)
     return graph, program
+
+
+def _keep_rows(graph: fx.Graph) -> None:
+    """Has `squeeze` drop the dims that have size one at every number of rows: at one row, the rows would go too."""
+    for node in graph.nodes:
+        if node.target not in (aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims):
+            continue
+        shape = node.args[0].meta["val"].shape
+        wanted = node.args[1] if len(node.args) > 1 else range(len(shape))
+        dims = {range(len(shape))[dim] for dim in ([wanted] if isinstance(wanted, int) else wanted) if shape}
+        node.target = aten.squeeze.dims
+        node.args = (node.args[0], [dim for dim in sorted(dims) if isinstance(shape[dim], int) and shape[dim] == 1])
 
 
 def simplify(graph: fx.Graph) -> None:
