@@ -11,15 +11,40 @@ UNKNOWN = 1
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One categorical feature: ids in [0, vocabulary), as [R] or, where length > 1, padded to [R, length]."""
+    """One categorical feature of a row: ids in [0, vocabulary).
+
+        plain            [R]
+        multi-valued     [R, length]            padded with PADDING
+        of a history     [R, history, ...]      one entry per earlier item, the newest first, padded alike
+
+    `of` names the field of the candidate whose values a history lists: both look up the same embedding table.
+    A history without it says something else about the earlier items: what the user did with them.
+    """
 
     name: str
     vocabulary: int
     length: int = 1
+    history: int = 0
+    of: str = ""
 
     @property
     def is_multi_valued(self) -> bool:
         return self.length > 1
+
+    @property
+    def is_history(self) -> bool:
+        return self.history > 0
+
+    @property
+    def table(self) -> str:
+        """Name of the embedding table that the ids index."""
+        return self.of or self.name
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the ids of one row."""
+        items = (self.history,) if self.is_history else ()
+        return (*items, self.length) if self.is_multi_valued else items
 
 
 @dataclass(frozen=True, slots=True)

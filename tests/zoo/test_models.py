@@ -156,7 +156,8 @@ def test_dlrm_with_numeric_features(schema: Schema, draw_rows: DrawRows) -> None
     torch.manual_seed(0)
     model = DLRM(schema.fields, DLRMConfig(dense=("age", "distance"))).eval()
     features = draw_rows(schema.fields, 5) | {"age": torch.rand(5), "distance": torch.rand(5)}
-    assert model.top.hidden[0].in_features == 16 + 7 * 6 // 2
+    vectors = 1 + len(schema.fields)
+    assert model.top.hidden[0].in_features == 16 + vectors * (vectors - 1) // 2
     scores = model(features)
     scores.sum().backward()
     assert all(p.grad is not None for p in model.parameters())
@@ -199,6 +200,6 @@ def test_compression_crossing_one_token_and_head_at_a_time() -> None:
 
 
 def test_places_of_the_roles(schema: Schema) -> None:
-    assert schema.places() == ([0, 2, 4], [1, 3, 5])
+    assert schema.places() == ([0, 2, 4, 6, 7, 8], [1, 3, 5])
     with pytest.raises(ValueError, match="fields of either role"):
         schema.only(schema.context).places()
