@@ -67,9 +67,7 @@ def test_simple_in_place_operators_need_no_second_trace(monkeypatch):
     assert_equal_to(model, captured)
 
 
-@pytest.mark.parametrize(
-    "squeeze", [torch.squeeze, lambda x: x.squeeze(0).squeeze(-1), lambda x: x.squeeze((0, 1, 2))]
-)
+@pytest.mark.parametrize("squeeze", [torch.squeeze, lambda x: x.squeeze(0).squeeze(-1), lambda x: x.squeeze((0, 1, 2))])
 def test_squeeze_drops_no_rows_at_one_row(squeeze):
     model = small(lambda self, x: torch.cat([squeeze(x.unsqueeze(2)), x.sum(1, keepdim=True)], 1))
     captured = capture(model, two_inputs())
