@@ -11,11 +11,19 @@ import rankopt.zoo
 from rankopt.zoo import ENTRIES, Entry, Field, Schema
 from rankopt.zoo.autoint import AutoInt, AutoIntConfig
 from rankopt.zoo.dcnv2 import BASELINE, DCNv2, DCNv2Config, FullRankCross, LowRankCross, MixtureCross
+from rankopt.zoo.dhen import DHEN, DHENConfig
 from rankopt.zoo.dlrm import DLRM, DLRMConfig
 from rankopt.zoo.dnn import DNN, DNNConfig
 from rankopt.zoo.embedding import FieldEmbedding
+from rankopt.zoo.fibinet import FiBiNET, FiBiNETConfig
+from rankopt.zoo.fwfm import FwFM, FwFMConfig
+from rankopt.zoo.gdcn import GDCN, GDCNConfig
+from rankopt.zoo.infnet import INFNet, INFNetConfig
 from rankopt.zoo.mc_mlcc import MCMLCC, MCMLCCConfig
 from rankopt.zoo.mlcc import MLCC, CompressionCrossing, MLCCConfig
+from rankopt.zoo.rank_aware_attention import RankAwareAttention, RankAwareAttentionConfig
+from rankopt.zoo.rankmixer import RankMixer, RankMixerConfig
+from rankopt.zoo.wukong import Wukong, WukongConfig
 
 ROWS = 64
 DrawRows = Callable[..., dict[str, Tensor]]
@@ -26,6 +34,16 @@ CONFIGURATIONS: dict[str, Callable[[Schema], nn.Module]] = {
     "autoint_plus": lambda schema: AutoInt(schema.fields, AutoIntConfig(scaled=True, deep=(16, 8))),
     "mlcc_last_layer_only": lambda schema: MLCC(schema.fields, MLCCConfig(keep=())),
     "mlcc_three_layers": lambda schema: MLCC(schema.fields, MLCCConfig(dynamic=(4, 2, 1), keep=(0, 2))),
+    "fwfm_weight_per_id": lambda schema: FwFM(schema.fields, FwFMConfig(linear="ids")),
+    "gdcn_parallel": lambda schema: GDCN(schema.fields, GDCNConfig(structure="parallel")),
+    "fibinet_all": lambda schema: FiBiNET(schema.fields, FiBiNETConfig(bilinear="all")),
+    "fibinet_each": lambda schema: FiBiNET(schema.fields, FiBiNETConfig(bilinear="each")),
+    "dhen_sum": lambda schema: DHEN(schema.fields, DHENConfig(ensemble="sum")),
+    "rankmixer_of_the_paper": lambda schema: RankMixer(
+        schema.fields, RankMixerConfig(ffn_residual=True, pooling="mean")
+    ),
+    "infnet_three_blocks": lambda schema: INFNet(schema.fields, INFNetConfig(blocks=3)),
+    "rank_aware_attention_deep": lambda schema: RankAwareAttention(schema, RankAwareAttentionConfig(deep=(8,))),
     "mc_mlcc_four": lambda schema: MCMLCC(schema.fields, MCMLCCConfig(channels=4)),
 }
 
@@ -102,6 +120,8 @@ def non_embedding_parameters(model: nn.Module) -> int:
 SMALL = MLCCConfig(dynamic=(2, 1))
 COUNTS = [  # published configurations over 39 (Criteo), 22 (Avazu) and 17 (TaobaoAds) fields
     ("dnn", DNN, (DNNConfig(),) * 3, (203_265, 133_633, 113_153)),
+    ("wukong", Wukong, (WukongConfig(),) * 3, (766_001, 624_289, 582_609)),
+    ("rankmixer", RankMixer, (RankMixerConfig(),) * 3, (4_700_823, 998_937, 521_527)),
     ("dcnv2", DCNv2, (BASELINE,) * 3, (1_087_905, 451_969, 321_249)),
     ("mlcc", MLCC, (MLCCConfig(), MLCCConfig(), SMALL), (305_893, 191_174, 119_434)),
     *(
