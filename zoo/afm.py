@@ -39,7 +39,7 @@ class AFM(nn.Module):
         self.output = nn.Linear(config.embedding_dim, 1, bias=False)
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
-        """{field: ids [R] or [R, L]} -> logits [R]."""
+        """{field: ids [R, ...]} -> logits [R]."""
         fields = self.embedding(features).unbind(dim=1)  # F of [R, D]
         left, right = zip(*combinations(fields, 2), strict=True)
         pairs = torch.stack(left, dim=1) * torch.stack(right, dim=1)  # [R, P, D]

@@ -33,7 +33,7 @@ class DeepFM(nn.Module):
         self.deep = LogitHead(len(fields) * config.embedding_dim, config.hidden, config.dropout)
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
-        """{field: ids [R] or [R, L]} -> logits [R]."""
+        """{field: ids [R, ...]} -> logits [R]."""
         x = self.embedding(features)  # [R, F, D]
         total = x.sum(dim=1)  # [R, D]
         second_order = 0.5 * ((total * total).sum(dim=1) - (x * x).sum(dim=(1, 2)))

@@ -139,5 +139,5 @@ class DHEN(nn.Module):
         self.head = LogitHead(config.out_tokens * config.embedding_dim, config.head, config.dropout)
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
-        """{field: ids [R] or [R, L]} -> logits [R]."""
+        """{field: ids [R, ...]} -> logits [R]."""
         return self.head(self.layers(self.embedding(features)).flatten(start_dim=1))

@@ -5,7 +5,8 @@ of field i keeps for field j:
 
     logit = b + sum_i w_i + sum_{i<j} <v_{i,j}, v_{j,i}>
 
-The F-1 vectors of a field lie side by side in one table. The pairs are written out one after the other, as is usual.
+The F vectors of an id lie side by side in one table, which a history and the field that it lists share. The pairs are
+written out one after the other, as is usual.
 """
 
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from rankopt.zoo.first_order import FirstOrder
 
 @dataclass(frozen=True, slots=True)
 class FFMConfig:
-    """`width` is that of one v_{i,j}; small, as there are F-1 of them."""
+    """`width` is that of one v_{i,j}; small, as an id has F of them."""
 
     width: int = 4
 
@@ -30,12 +31,12 @@ class FFMConfig:
 class FFM(nn.Module):
     def __init__(self, fields: Sequence[Field], config: FFMConfig) -> None:
         super().__init__()
-        self.others = len(fields) - 1
-        self.embedding = FieldEmbedding(fields, self.others * config.width)
+        self.count = len(fields)
+        self.embedding = FieldEmbedding(fields, self.count * config.width)
         self.first_order = FirstOrder(fields)
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
-        """{field: ids [R] or [R, L]} -> logits [R]."""
-        v = self.embedding(features).unflatten(2, (self.others, -1))  # [R, F, F-1, width]; a field skips itself
-        products = [(v[:, i, j - 1] * v[:, j, i]).sum(dim=-1) for i, j in combinations(range(self.others + 1), 2)]
+        """{field: ids [R, ...]} -> logits [R]."""
+        v = self.embedding(features).unflatten(2, (self.count, -1))  # [R, F, F, width]
+        products = [(v[:, i, j] * v[:, j, i]).sum(dim=-1) for i, j in combinations(range(self.count), 2)]
         return self.first_order(features) + torch.stack(products, dim=1).sum(dim=1)

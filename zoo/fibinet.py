@@ -84,7 +84,7 @@ class FiBiNET(nn.Module):
         self.head = LogitHead(2 * pairs * dim, config.hidden, config.dropout)
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
-        """{field: ids [R] or [R, L]} -> logits [R]."""
+        """{field: ids [R, ...]} -> logits [R]."""
         x = self.embedding(features)  # [R, F, D]
         pairs = torch.cat([self.raw_pairs(x), self.scaled_pairs(self.senet(x))], dim=1)  # [R, 2*P, D]
         return self.linear(features) + self.head(pairs.flatten(start_dim=1))

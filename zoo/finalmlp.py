@@ -70,7 +70,7 @@ class FinalMLP(nn.Module):
         self.fusion = BilinearFusion(left, right, config.heads)
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
-        """{field: ids [R] or [R, L]} -> logits [R]."""
+        """{field: ids [R, ...]} -> logits [R]."""
         x = self.embedding(features)  # [R, F, D]
         left, right = (stream(gate(x)) for stream, gate in zip(self.streams, self.gates, strict=True))
         return self.fusion(left, right)

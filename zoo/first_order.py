@@ -18,5 +18,5 @@ class FirstOrder(nn.Module):
         self.bias = nn.Parameter(torch.zeros(1))
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
-        """{field: ids [R] or [R, L]} -> [R]."""
+        """{field: ids [R, ...]} -> [R]."""
         return self.weights(features).sum(dim=(1, 2)) + self.bias

@@ -28,7 +28,7 @@ class FM(nn.Module):
         self.first_order = FirstOrder(fields)
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
-        """{field: ids [R] or [R, L]} -> logits [R]."""
+        """{field: ids [R, ...]} -> logits [R]."""
         x = self.embedding(features)  # [R, F, D]
         square_of_sum = x.sum(dim=1).pow(2)
         sum_of_squares = x.pow(2).sum(dim=1)

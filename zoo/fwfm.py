@@ -41,7 +41,7 @@ class FwFM(nn.Module):
         self.strength = nn.Linear(len(left), 1, bias=False)
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
-        """{field: ids [R] or [R, L]} -> logits [R]."""
+        """{field: ids [R, ...]} -> logits [R]."""
         x = self.embedding(features)  # [R, F, D]
         products = torch.index_select(x, 1, self.left) * torch.index_select(x, 1, self.right)  # [R, P, D]
         logit = self.strength(products.sum(dim=-1)).squeeze(-1)

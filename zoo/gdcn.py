@@ -52,7 +52,7 @@ class GDCN(nn.Module):
         self.output = nn.Linear(config.deep[-1] + (0 if self.is_stacked else width), 1)
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
-        """{field: ids [R] or [R, L]} -> logits [R]."""
+        """{field: ids [R, ...]} -> logits [R]."""
         x0 = self.embedding(features).flatten(start_dim=1)  # [R, d]
         x = x0
         for cross in self.crosses:

@@ -14,9 +14,9 @@ a block is
     C' = PGU(C, C~'),   S' = PGU(S, S~'),   T' = PGU(CA(T, C) + CA(T, S), T~')
     logit = MLP(vec(T_L))
 
-with other weights in every CA. The last block updates the tasks only, as nothing reads the others. The behaviours are
-the multi-valued fields of the row, whose padding is masked; where there is none, the other two groups are left. There
-is one task, and it has `task_tokens` tokens.
+with other weights in every CA. The last block updates the tasks only, as nothing reads the others. Each history of the
+row is a kind of behaviour with one token per item, its padding masked; without a history the other two groups are
+left. There is one task, and it has `task_tokens` tokens.
 """
 
 from collections.abc import Sequence
@@ -25,8 +25,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from rankopt.zoo.embedding import FieldEmbedding
-from rankopt.zoo.fields import PADDING, Field
+from rankopt.zoo.embedding import FieldEmbedding, is_item
+from rankopt.zoo.fields import Field
 from rankopt.zoo.mlp import LogitHead
 
 FIELDS, BEHAVIOURS, TASKS = "fields", "behaviours", "tasks"
@@ -118,27 +118,27 @@ class INFNet(nn.Module):
         super().__init__()
         dim = config.embedding_dim
         self.dim = dim
-        self.single = [field.name for field in fields if not field.is_multi_valued]
-        self.multiple = [field.name for field in fields if field.is_multi_valued]
+        self.plain = [field for field in fields if not field.is_history]
+        self.histories = [field for field in fields if field.is_history]
         self.embedding = FieldEmbedding(fields, dim)
         self.field_proxies = nn.Sequential(
-            nn.Linear(len(self.single) * dim, config.proxy_hidden),
+            nn.Linear(len(self.plain) * dim, config.proxy_hidden),
             nn.ReLU(),
             nn.Linear(config.proxy_hidden, config.field_proxies * dim),
         )
-        self.item_projection = nn.Linear(dim, dim, bias=False) if self.multiple else None
+        self.item_projection = nn.Linear(dim, dim, bias=False) if self.histories else None
         self.task_tokens = nn.Parameter(torch.empty(config.task_tokens, dim))
         self.task_proxies = nn.Parameter(torch.empty(config.task_proxies, dim))
         for tokens in (self.task_tokens, self.task_proxies):
             nn.init.normal_(tokens, std=dim**-0.5)
-        proxies = {FIELDS: config.field_proxies, BEHAVIOURS: len(self.multiple), TASKS: config.task_proxies}
+        proxies = {FIELDS: config.field_proxies, BEHAVIOURS: len(self.histories), TASKS: config.task_proxies}
         proxies = {group: count for group, count in proxies.items() if count}
         updated = [list(proxies)] * (config.blocks - 1) + [[TASKS]]
         self.blocks = nn.ModuleList(Block(proxies, groups, config) for groups in updated)
         self.head = LogitHead(config.task_tokens * dim, config.head, config.dropout)
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
-        """{field: ids [R] or [R, L]} -> logits [R]."""
+        """{field: ids [R, ...]} -> logits [R]."""
         tokens, proxies, present = self.groups(features)
         for block in self.blocks:
             tokens, proxies = block(tokens, proxies, present)
@@ -146,8 +146,8 @@ class INFNet(nn.Module):
 
     def groups(self, features: dict[str, Tensor]) -> tuple[Groups, Groups, Tensor | None]:
         """Tokens and proxies before the first block, and which behaviours are no padding [R, L]."""
-        tables = self.embedding.tables
-        fields = torch.stack([tables[name](features[name]) for name in self.single], dim=1)  # [R, M, d]
+        look_up = self.embedding.look_up
+        fields = torch.stack([look_up(field, features) for field in self.plain], dim=1)  # [R, M, d]
         rows = fields.shape[0]
         tokens = {FIELDS: fields, TASKS: self.task_tokens.expand(rows, -1, -1)}
         proxies = {
@@ -156,9 +156,9 @@ class INFNet(nn.Module):
         }
         if self.item_projection is None:
             return tokens, proxies, None
-        masks = [features[name] != PADDING for name in self.multiple]
+        masks = [is_item(field, features) for field in self.histories]
         items = [
-            tables[name](features[name]) * mask.unsqueeze(-1) for name, mask in zip(self.multiple, masks, strict=True)
+            look_up(field, features) * mask.unsqueeze(-1) for field, mask in zip(self.histories, masks, strict=True)
         ]
         tokens[BEHAVIOURS] = torch.cat(items, dim=1)  # [R, L, d]
         proxies[BEHAVIOURS] = torch.stack([self.item_projection(item).sum(dim=1) for item in items], dim=1)

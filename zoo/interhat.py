@@ -94,7 +94,7 @@ class InterHAt(nn.Module):
         self.head = LogitHead(dim, config.hidden, config.dropout)
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
-        """{field: ids [R] or [R, L]} -> logits [R]."""
+        """{field: ids [R, ...]} -> logits [R]."""
         first = self.transformer(self.dropout(self.embedding(features)))  # [R, F, D]
         x, orders = first, []
         for pool in self.pools:

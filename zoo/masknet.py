@@ -65,7 +65,7 @@ class MaskNet(nn.Module):
         self.head = LogitHead(last, () if self.is_serial else config.head, config.dropout)
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
-        """{field: ids [R] or [R, L]} -> logits [R]."""
+        """{field: ids [R, ...]} -> logits [R]."""
         x = self.embedding(features)  # [R, F, D]
         row = x.flatten(start_dim=1)
         normed = torch.cat([norm(x[:, i]) for i, norm in enumerate(self.norms)], dim=1)  # [R, F*D]

@@ -34,7 +34,7 @@ class NFM(nn.Module):
         self.deep = LogitHead(config.embedding_dim, config.hidden, config.dropout)
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
-        """{field: ids [R] or [R, L]} -> logits [R]."""
+        """{field: ids [R, ...]} -> logits [R]."""
         x = self.embedding(features)  # [R, F, D]
         pooled = torch.sub(torch.sum(x, dim=1).square(), torch.sum(x.square(), dim=1)).mul(0.5)  # [R, D]
         return self.first_order(features) + self.deep(self.norm(pooled))

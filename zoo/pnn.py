@@ -66,6 +66,6 @@ class PNN(nn.Module):
         self.head = LogitHead(len(fields) * dim + self.product.out_width, config.hidden, config.dropout)
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
-        """{field: ids [R] or [R, L]} -> logits [R]."""
+        """{field: ids [R, ...]} -> logits [R]."""
         x = self.embedding(features)  # [R, F, D]
         return self.head(torch.cat([x.flatten(start_dim=1), self.product(x)], dim=1))

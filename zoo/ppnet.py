@@ -55,7 +55,7 @@ class PPNet(nn.Module):
         self.output = nn.Linear(config.hidden[-1], 1)
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
-        """{field: ids [R] or [R, L]} -> logits [R]."""
+        """{field: ids [R, ...]} -> logits [R]."""
         x = self.embedding(features)  # [R, F, D]
         h = x.flatten(start_dim=1)
         z = x[:, self.context].flatten(start_dim=1)

@@ -73,7 +73,7 @@ class RankAwareAttention(nn.Module):
         self.deep = LogitHead(flat, config.deep, config.dropout) if config.deep else None
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
-        """{field: ids [R] or [R, L]} -> logits [R]."""
+        """{field: ids [R, ...]} -> logits [R]."""
         x = self.embedding(features)  # [R, F, D]
         dropped = self.dropout(x)
         context = torch.stack([dropped[:, place] for place in self.context], dim=1)

@@ -84,6 +84,6 @@ class RankMixer(nn.Module):
         self.head = LogitHead(tokens * width if self.is_flat else width, config.head, config.dropout)
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
-        """{field: ids [R] or [R, L]} -> logits [R]."""
+        """{field: ids [R, ...]} -> logits [R]."""
         x = self.layers(self.tokens(self.embedding(features)).contiguous())  # [R, T, D]
         return self.head(x.flatten(start_dim=1) if self.is_flat else x.mean(dim=1))

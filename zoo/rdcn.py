@@ -69,7 +69,7 @@ class RDCN(nn.Module):
         self.head = LogitHead(context_width + target_width, config.head, config.dropout)
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
-        """{field: ids [R] or [R, L]} -> logits [R]."""
+        """{field: ids [R, ...]} -> logits [R]."""
         x = self.embedding(features)  # [R, F, D]
         c0, t0 = (x[:, places].flatten(start_dim=1) for places in (self.context, self.target))
         contexts = [c0]  # c_0, c_1, ...

@@ -50,7 +50,7 @@ class TwoTower(nn.Module):
         self.bias = nn.Parameter(torch.zeros(()))
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
-        """{field: ids [R] or [R, L]} -> logits [R]."""
+        """{field: ids [R, ...]} -> logits [R]."""
         fields = self.embedding(features).unbind(dim=1)  # F of [R, D]
         u = self.context_tower(torch.cat([fields[place] for place in self.context], dim=1))
         v = self.target_tower(torch.cat([fields[place] for place in self.target], dim=1))

@@ -39,7 +39,7 @@ class CrossedFeatures(nn.Module):
 
     def __init__(self, fields: Sequence[Field], buckets: int) -> None:
         super().__init__()
-        self.names = [field.name for field in fields if not field.is_multi_valued]
+        self.names = [field.name for field in fields if not field.shape]
         left, right = torch.triu_indices(len(self.names), len(self.names), offset=1)
         self.buckets = buckets
         self.register_buffer("left", left, persistent=False)
@@ -49,7 +49,7 @@ class CrossedFeatures(nn.Module):
         nn.init.normal_(self.weights.weight, std=0.01)
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
-        """{field: ids [R] or [R, L]} -> [R]."""
+        """{field: ids [R, ...]} -> [R]."""
         ids = torch.stack([features[name] for name in self.names], dim=1)  # [R, single-valued fields]
         crossed = (ids[:, self.left] * HASH_FACTOR + ids[:, self.right]) % self.buckets  # [R, P]
         return self.weights(crossed + self.offsets).squeeze(-1).sum(dim=1)
@@ -64,6 +64,6 @@ class WideAndDeep(nn.Module):
         self.deep = LogitHead(len(fields) * config.embedding_dim, config.hidden, config.dropout)
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
-        """{field: ids [R] or [R, L]} -> logits [R]."""
+        """{field: ids [R, ...]} -> logits [R]."""
         wide = self.wide(features) + self.crossed(features)
         return wide + self.deep(self.embedding(features).flatten(start_dim=1))

@@ -89,5 +89,5 @@ class Wukong(nn.Module):
         self.head = LogitHead(out * config.embedding_dim, config.head, config.dropout)
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
-        """{field: ids [R] or [R, L]} -> logits [R]."""
+        """{field: ids [R, ...]} -> logits [R]."""
         return self.head(self.layers(self.embedding(features)).flatten(start_dim=1))

@@ -61,7 +61,7 @@ class XDeepFM(nn.Module):
         self.deep = LogitHead(len(fields) * config.embedding_dim, config.hidden, config.dropout)
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
-        """{field: ids [R] or [R, L]} -> logits [R]."""
+        """{field: ids [R, ...]} -> logits [R]."""
         x = self.embedding(features)  # [R, F, D]
         explicit = self.explicit(self.cin(x)).squeeze(-1)
         return self.linear(features) + explicit + self.deep(x.flatten(start_dim=1))

@@ -64,11 +64,8 @@ def test_factorization_machines_sum_over_pairs() -> None:
     expected = dots @ fwfm.strength.weight[0] + fwfm.by_field(x.flatten(1))[:, 0]
     torch.testing.assert_close(fwfm(features), expected)
 
-    vectors = ffm.embedding(features).view(5, 4, 3, 2)
-    met = {
-        (i, j): vectors[:, i, [k for k in range(4) if k != i].index(j)] for i in range(4) for j in range(4) if i != j
-    }
-    expected = ffm.first_order(features) + sum((met[i, j] * met[j, i]).sum(dim=1) for i, j in PAIRS)
+    v = ffm.embedding(features).view(5, 4, 4, 2)
+    expected = ffm.first_order(features) + sum((v[:, i, j] * v[:, j, i]).sum(dim=1) for i, j in PAIRS)
     torch.testing.assert_close(ffm(features), expected)
 
 
@@ -219,14 +216,16 @@ def test_cross_attention_ignores_padding() -> None:
 
 
 def test_infnet_ignores_padding_and_bears_a_row_without_behaviours() -> None:
-    shorter = [*FIELDS, Field("tags", 9, length=2)]
+    fields = [*FIELDS, Field("seen", 9, history=2, of="b"), Field("tags", 9, length=2, history=2)]
     torch.manual_seed(0)
-    model = INFNet(shorter, INFNetConfig(embedding_dim=4)).double().eval()
+    model = INFNet(fields, INFNetConfig(embedding_dim=4)).double().eval()
     features = ids(3)
-    tags = torch.tensor([[4, 0], [0, 0], [5, 6]])
-    scores = model(features | {"tags": tags})
+    seen = torch.tensor([[4, 0], [0, 0], [5, 6]])
+    tags = torch.stack([seen, seen], dim=-1)
+    scores = model(features | {"seen": seen, "tags": tags})
     assert scores.isfinite().all()
-    torch.testing.assert_close(model(features | {"tags": nn.functional.pad(tags, (0, 3))}), scores)
+    longer = {"seen": nn.functional.pad(seen, (0, 3)), "tags": nn.functional.pad(tags, (0, 0, 0, 3))}
+    torch.testing.assert_close(model(features | longer), scores)
     assert INFNet(FIELDS, INFNetConfig()).eval()(features).isfinite().all()
 
 
