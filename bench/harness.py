@@ -55,15 +55,20 @@ def _timing(values: Sequence[float]) -> Timing:
     return Timing(median, low, high, len(values))
 
 
-def machine() -> dict[str, Any]:
-    """What a reader needs to know about where a figure was measured."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+def commit() -> str:
+    """The commit that is measured, in short."""
+    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return found.stdout.strip()
+
+
+def machine(packages: Sequence[str] = ()) -> dict[str, Any]:
+    """What a reader needs to know about where a figure was measured; `packages` are those of the subjects."""
     return {
         "processor": _processor(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in ("torch", "onnxruntime", "numpy")},
-        "commit": commit.stdout.strip(),
+        "versions": {name: version(name) for name in ("torch", "onnxruntime", "numpy", *packages)},
+        "commit": commit(),
     }
 
 
@@ -75,9 +80,10 @@ def _processor() -> str:
     return names[0] if names else platform.processor()
 
 
-def write(name: str, results: Any, directory: Path = RESULTS) -> Path:
+def write(name: str, results: Any, directory: Path = RESULTS, packages: Sequence[str] = ()) -> Path:
     """Writes `results` with the machine's description as `<name>.json`."""
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"{name}.json"
-    path.write_text(json.dumps({"machine": machine(), "results": results}, indent=2, default=asdict) + "\n")
+    document = {"machine": machine(packages), "results": results}
+    path.write_text(json.dumps(document, indent=2, default=asdict) + "\n")
     return path

@@ -38,10 +38,10 @@ def measure(subject: Subject, candidates: int, threads: int, compiled: bool, sec
     everything_target = tuple(InputRole(role.name, Role.TARGET) for role in roles)
     ranker, plainly = build(captured, roles, plans[0]), build(captured, everything_target, plain)
     everything = {**context, **target}
-    tiled = {f"features.{name}": ids for name, ids in rows.items()}
+    tiled = {name: rows[name.removeprefix("features.")] for name in captured.call.names}
     flat = {name: everything[name] for name in (*ranker.stages.context_inputs, *ranker.stages.target_inputs)}
 
-    slow = onnx_session(RowsModel(subject.model, list(rows)), rows, set(rows), threads)
+    slow = onnx_session(RowsModel(subject.model, captured.call), tiled, set(tiled), threads)
     fast = onnx_session(PreparedRanker(ranker), flat, set(target), threads)
     groups: list[dict[str, Callable[[], Any]]] = [
         {
@@ -49,7 +49,7 @@ def measure(subject: Subject, candidates: int, threads: int, compiled: bool, sec
             "eager without sharing": lambda: plainly({}, tiled),
             "eager rankopt": lambda: ranker(context, target),
         },
-        {"onnxruntime original": lambda: slow(rows), "onnxruntime rankopt": lambda: fast(flat)},
+        {"onnxruntime original": lambda: slow(tiled), "onnxruntime rankopt": lambda: fast(flat)},
     ]
     if compiled:
         original, rewritten = torch.compile(subject.model, dynamic=True), torch.compile(ranker, dynamic=True)

@@ -41,11 +41,11 @@ class Subject:
         """What the original model reads: every context id repeated for every candidate."""
         count = next(iter(target.values())).shape[0]
         tiled = {name: ids.expand(count).contiguous() for name, ids in context.items()} | target
-        order = [f"features.{name}" for name in _interleaved(self.context, self.target)]
+        order = [f"features.{name}" for name in field_order(self.context, self.target)]
         return {name.removeprefix("features."): tiled[name] for name in order}
 
 
-def _interleaved(context: Sequence[str], target: Sequence[str]) -> list[str]:
+def field_order(context: Sequence[str], target: Sequence[str]) -> list[str]:
     """Context fields with the target fields spread among them, as in real models."""
     order = list(context)
     for i, name in enumerate(target):
@@ -58,7 +58,7 @@ def subject(name: str, entry: str, context: int, target: int, seed: int = 0, **c
     torch.manual_seed(seed)
     contexts = tuple(f"c{i}" for i in range(context))
     targets = tuple(f"t{i}" for i in range(target))
-    fields = [Field(field, VOCABULARY) for field in _interleaved(contexts, targets)]
+    fields = [Field(field, VOCABULARY) for field in field_order(contexts, targets)]
     given = ENTRIES[entry]
     model = given.build(fields, replace(given.config, **config)).eval()
     for table in model.modules():

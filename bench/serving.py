@@ -17,6 +17,7 @@ import onnxruntime as ort
 import torch
 from torch import Tensor, nn
 
+from rankopt.calls import CallSignature
 from rankopt.ranker import Ranker
 
 
@@ -43,15 +44,16 @@ class PreparedRanker(nn.Module):
 
 
 class RowsModel(nn.Module):
-    """The original as a function of flat rows."""
+    """The original as a function of flat rows, in the order of `call.names`."""
 
-    def __init__(self, model: nn.Module, names: list[str]) -> None:
+    def __init__(self, model: nn.Module, call: CallSignature) -> None:
         super().__init__()
         self.model = model
-        self.names = names
+        self.call = call
 
     def forward(self, *rows: Tensor) -> Any:
-        return self.model(dict(zip(self.names, rows, strict=True)))
+        args, kwargs = self.call.unflatten(dict(zip(self.call.names, rows, strict=True)))
+        return self.model(*args, **kwargs)
 
 
 def onnx_session(
