@@ -1,12 +1,13 @@
-# make test | lint | demo | fuzz | bench | clean. Every target installs what it needs into .venv, once.
+# make test | lint | demo | fuzz | bench | corpus | clean. Every target installs what it needs into .venv, once.
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
 FUZZ_ARGS ?=
+CORPUS_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: test lint demo fuzz bench clean
+.PHONY: test lint demo fuzz bench corpus clean
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -34,6 +35,10 @@ bench: $(VENV)/.installed-zoo
 	$(BIN)/python bench/headline.py
 	$(BIN)/python bench/compile_time.py
 
+# Models that other people wrote, checked and timed; goes on where it was interrupted. Writes docs/corpus.md.
+corpus: $(VENV)/.installed-torchrec
+	$(BIN)/python bench/corpus.py $(CORPUS_ARGS)
+
 clean:
 	rm -rf build dist $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
@@ -43,4 +48,9 @@ $(BIN)/python:
 # One stamp per extra: a second run installs nothing, a changed pyproject.toml installs again.
 $(VENV)/.installed-%: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --editable '.[$*]'
+	touch $@
+
+# torchrec asks for the CUDA build of fbgemm; with the CPU build, which the extra installs, its models run anywhere.
+$(VENV)/.installed-torchrec: $(VENV)/.installed-corpus
+	$(BIN)/python -m pip install --no-deps torchrec==1.8.0
 	touch $@

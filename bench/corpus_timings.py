@@ -1,0 +1,111 @@
+"""How much faster are the models of the corpus? Original on tiled rows against the ranker, interleaved.
+
+A ranker is optimised for each number of candidates at which it is measured. Tiling the rows is not counted.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from corpus_checks import Subject
+from harness import interleaved
+from serving import PreparedRanker, RowsModel, onnx_session
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from rankopt.pipeline import build
+from rankopt.plan import alternatives
+from rankopt.ranker import Ranker
+from rankopt.requests import Request
+
+CANDIDATES = (1, 10, 100, 500, 2000)
+CLOSE = 1e-3
+"""A backend that is further from the original, relative to the largest score, computes something else."""
+
+Call = Callable[[], Any]
+Session = Callable[[Mapping[str, Tensor]], Any]
+
+
+@dataclass(slots=True)
+class Stopwatch:
+    """Measures one model; what was exported for one number of candidates is used for the next where it fits."""
+
+    subject: Subject
+    threads: int
+    seconds: float
+    compiled: bool
+    _sessions: dict[str, Session] = field(default_factory=dict)
+
+    def measure(self, candidates: int) -> dict[str, Any]:
+        """By backend: medians in milliseconds, and how many times faster the ranker is; or why there is no figure."""
+        plans = alternatives(self.subject.captured, self.subject.roles, candidates)
+        ranker = build(self.subject.captured, self.subject.roles, plans[0])
+        request, rows = self.subject.request(candidates, seed=7)
+        backends = {"eager": self._eager, "onnxruntime": self._onnxruntime}
+        if self.compiled:
+            backends["inductor"] = self._inductor
+        found: dict[str, Any] = {"plan": plans[0].policy.name}
+        for name, prepare in backends.items():
+            try:
+                found[name] = self._compare(*prepare(ranker, request, rows))
+            except Exception as error:  # a backend that cannot run the original is no fault of the ranker's
+                found[name] = {"none": f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')[:200]}"}
+            time.sleep(0.3)  # the idle threads of one backend would spin against the next one's
+        return found
+
+    def _compare(self, original: Call, rewritten: Call) -> dict[str, Any]:
+        with torch.no_grad():
+            for expected, scores in zip(_scores(original()), _scores(rewritten()), strict=True):
+                error = float(np.abs(expected - scores).max(initial=0) / np.abs(expected).max(initial=1e-30))
+                if not error <= CLOSE:
+                    raise ArithmeticError(f"scores differ by {error:.1e} of the largest")
+            times = interleaved({"original": original, "rankopt": rewritten}, rounds=100, seconds=self.seconds)
+        return {
+            "original_ms": times["original"].median,
+            "rankopt_ms": times["rankopt"].median,
+            "ratio": times["original"].median / times["rankopt"].median,
+        }
+
+    def _eager(self, ranker: Ranker, request: Request, rows: Mapping[str, Tensor]) -> tuple[Call, Call]:
+        args, kwargs = self.subject.captured.unflatten_call(rows)
+        return lambda: self.subject.model(*args, **kwargs), lambda: ranker(request.context, request.target)
+
+    def _inductor(self, ranker: Ranker, request: Request, rows: Mapping[str, Tensor]) -> tuple[Call, Call]:
+        args, kwargs = self.subject.captured.unflatten_call(rows)
+        original = torch.compile(self.subject.model, dynamic=True)
+        rewritten = torch.compile(ranker, dynamic=True)
+        return lambda: original(*args, **kwargs), lambda: rewritten(request.context, request.target)
+
+    def _onnxruntime(self, ranker: Ranker, request: Request, rows: Mapping[str, Tensor]) -> tuple[Call, Call]:
+        # Contexts and targets apart: the two parts of a packed input have one name.
+        context = {f"context.{name}": request.context[name] for name in ranker.stages.context_inputs}
+        target = {f"target.{name}": request.target[name] for name in ranker.stages.target_inputs}
+        flat = {**context, **target}
+        if "original" not in self._sessions:
+            examples = self.subject.captured.examples
+            model = RowsModel(self.subject.model, self.subject.captured.call)
+            self._sessions["original"] = onnx_session(model, examples, _with_rows(examples), self.threads)
+        code = ranker.stages.whole.code
+        if code not in self._sessions:
+            examples = {**context, **{name: _ten(value) for name, value in target.items()}}
+            self._sessions[code] = onnx_session(PreparedRanker(ranker), examples, _with_rows(target), self.threads)
+        original, rewritten = self._sessions["original"], self._sessions[code]
+        return lambda: original(rows), lambda: rewritten(flat)
+
+
+def _scores(result: Any) -> list[np.ndarray[Any, Any]]:
+    return [np.asarray(leaf) for leaf in pytree.tree_leaves(result)]
+
+
+def _with_rows(inputs: Mapping[str, Tensor]) -> set[str]:
+    return {name for name, value in inputs.items() if value.dim()}
+
+
+def _ten(value: Tensor) -> Tensor:
+    """Ten rows to export with: a graph exported at one row would hold for one row."""
+    return value[:1].repeat(10, *[1] * (value.dim() - 1)) if value.dim() else value
