@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from corpus_models import Entry
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -27,6 +28,7 @@ from rankopt.diagnosis import (
     VALUE_READ,
 )
 from rankopt.errors import CaptureError
+from rankopt.exporting import tracing_conditions
 from rankopt.float64 import run_float64, widened
 from rankopt.pipeline import optimize
 from rankopt.ranker import Ranker
@@ -148,7 +150,8 @@ def _truth(subject: Subject, rows: Mapping[str, Tensor]) -> list[Tensor]:
 
 def _mflop(work: Callable[[], Any]) -> float:
     """Millions of floating-point operations in the matrix products and convolutions of a call, by torch's counter."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    # It does not see into fused attention: the layers are run as they are written.
+    with tracing_conditions(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         work()
     return counter.get_total_flops() / 1e6
 
