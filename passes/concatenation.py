@@ -17,6 +17,7 @@ from rankopt.passes.data_movement import unsqueeze
 from rankopt.passes.elementwise import to_dtype
 from rankopt.passes.gather import take
 from rankopt.program import aten
+from rankopt.rolling import roll
 from rankopt.rules import Refusal, rule
 from rankopt.structure import concatenate
 from rankopt.values import Node, Part, Value, freshen
@@ -51,7 +52,7 @@ def cat(w: Workspace, xs: Sequence[Value], dim: int = 0) -> Value:
         only = next(part for part in parts if len(part.positions))
         return Value((*groups[:at], minor, *groups[at + 1 + tail :]), only.node)
     axis = w.axes.fresh(start)
-    node = coalesce(w, concatenate(w, axis, parts))
+    node = coalesce(w, roll(w, concatenate(w, axis, parts)))
     return Value((*groups[:at], (axis, *minor), *groups[at + 1 + tail :]), node)
 
 

@@ -187,6 +187,8 @@ def add(w: Workspace, x: Value | Number, y: Value | Number, alpha: Number = 1) -
     if not isinstance(y, Value):
         if not _is_float(x.dtype) or isinstance(y, complex):
             return apply(w, aten.add.Scalar, x, y, alpha)
+        if y == 0:  # as in sum([x, ...])
+            return x
         return Value(x.groups, algebra.add(w, x.node, number(w, y * alpha, x.dtype)))
     nodes, groups, deferred = _pair(w, x, y)
     if not deferred:

@@ -58,8 +58,7 @@ def scale(node: Node, factor: float) -> Node:
         return node
     if isinstance(node, Cat):
         return Cat(node.axis, tuple(Part(p.positions, p.axes, scale(p.node, factor)) for p in node.parts))
-    terms = node.terms if node.forced is None else (Term((node.forced,)),)
-    return Sum(tuple(Term(t.operands, t.summed, t.coefficient * factor) for t in terms))
+    return Sum(tuple(Term(t.operands, t.summed, t.coefficient * factor) for t in node.present_terms))
 
 
 def add(w: Workspace, x: Node, y: Node) -> Node:
@@ -70,12 +69,12 @@ def add(w: Workspace, x: Node, y: Node) -> Node:
         return concatenate(w, cat.axis, parts)
     assert isinstance(x, Sum)
     assert isinstance(y, Sum)
-    return settle(w, (*_terms(x), *_terms(y)))
+    return settle(w, (*x.present_terms, *y.present_terms))
 
 
-def _terms(node: Sum) -> tuple[Term, ...]:
-    """The terms, or the value where it has already been paid for."""
-    return (Term((node.forced,)),) if node.forced is not None else node.terms
+def _is_product(node: Sum) -> bool:
+    """Whether a node is one elementwise product. Where it is summed, it need not be evaluated first."""
+    return len(node.terms) == 1 and not node.terms[0].summed
 
 
 def settle(w: Workspace, terms: Sequence[Term]) -> Sum:
@@ -85,14 +84,15 @@ def settle(w: Workspace, terms: Sequence[Term]) -> Sum:
     - evaluated terms that cover each other's axes are added up;
     - next to an evaluated rank-3 term that covers all axes, nothing is gained by staying pending.
     """
+    if len(terms) == 1 and _at_once(w, terms[0]):
+        return Sum((terms[0],), evaluate(w, terms[0]))
     pending: list[Term] = []
     done: list[Term] = []
     for term in terms:
         term = _compact(w, term)
-        simple = len(term.operands) == 1 and not term.summed
-        if simple:
+        if len(term.operands) == 1 and not term.summed:
             done.append(term)
-        elif not w.policy.defer or len(term.operands) > w.limits.operands or _worth_evaluating(w, term):
+        elif _at_once(w, term):
             done.append(Term((evaluate(w, term),)))
         else:
             pending.append(term)
@@ -103,6 +103,13 @@ def settle(w: Workspace, terms: Sequence[Term]) -> Sum:
     if len(node.terms) > 1 and not w.policy.defer:
         return leaf(force(w, node))
     return node
+
+
+def _at_once(w: Workspace, term: Term) -> bool:
+    """Whether a product is evaluated where it arises."""
+    if len(term.operands) == 1 and not term.summed:
+        return False
+    return not w.policy.defer or len(term.operands) > w.limits.operands or _worth_evaluating(w, term)
 
 
 def _compact(w: Workspace, term: Term) -> Term:
@@ -194,16 +201,31 @@ def contract(w: Workspace, x: Node, y: Node, summed: Collection[Axis]) -> Node:
 
 
 def _contract_sums(w: Workspace, x: Sum, y: Sum, summed: frozenset[Axis]) -> Sum:
-    if not summed and any(_dense(node, x, y) for node in (x, y)):
-        return leaf(ops.pointwise(w, w.program.mul, [force(w, x), force(w, y)]))
+    if not summed and (_dense(x, y) or _both_rank2(w, x, y)):
+        value = ops.pointwise(w, w.program.mul, [force(w, x), force(w, y)])
+        return Sum((_product(w, _factored(w, x), _factored(w, y), frozenset()),), value)
     left, right = _choose(w, x, y, summed)
     return settle(w, [_product(w, p, q, summed) for p in left for q in right])
 
 
-def _dense(node: Sum, x: Sum, y: Sum) -> bool:
-    """Whether `node` is an evaluated rank-3 tensor over all axes of the product: deferring then gains nothing."""
-    operand = node.operand
-    return operand is not None and operand.has_rows and {*x.axes, *y.axes} <= set(operand.axes)
+def _factored(w: Workspace, node: Sum) -> Term:
+    """The node as one term: as the short product that it is, or evaluated."""
+    short = len(node.terms) == 1 and 2 * len(node.terms[0].operands) <= w.limits.operands
+    return node.terms[0] if short else Term((force(w, node),))
+
+
+def _dense(x: Sum, y: Sum) -> bool:
+    """Whether one of them is an evaluated rank-3 tensor over all axes of the product: deferring then gains nothing."""
+    axes = {*x.axes, *y.axes}
+    return any(
+        operand is not None and operand.has_rows and axes <= set(operand.axes) for operand in (x.operand, y.operand)
+    )
+
+
+def _both_rank2(w: Workspace, x: Sum, y: Sum) -> bool:
+    """Whether both are evaluated and rank-2, and their product does not outgrow them."""
+    operands = [operand for operand in (x.operand, y.operand) if operand is not None]
+    return len(operands) == 2 and _worth_evaluating(w, Term(tuple(operands)))
 
 
 def _product(w: Workspace, p: Term, q: Term, summed: frozenset[Axis]) -> Term:
@@ -295,7 +317,7 @@ def total(w: Workspace, node: Node, summed: Collection[Axis]) -> Node:
         rest = [axis for axis in summed if axis is not node.axis]
         return fold(lambda a, b: add(w, a, b), (total(w, p.node, [*p.axes, *rest]) for p in node.parts))
     terms: list[Term] = []
-    for term in _terms(node):
+    for term in node.terms if w.policy.compose and _is_product(node) else node.present_terms:
         coefficient = term.coefficient
         for axis in set(summed) - set(term.axes):
             coefficient *= axis.size

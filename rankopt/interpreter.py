@@ -9,6 +9,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import reduce as fold
 from typing import Any
 
 import torch
@@ -17,14 +18,15 @@ from torch.utils import _pytree as pytree
 
 import rankopt.passes  # noqa: F401  registers the rules
 from rankopt.axes import ROW, Rows, Shape
+from rankopt.chains import chain_links
 from rankopt.dims import from_tensor
 from rankopt.evaluate import force
-from rankopt.labels import Label, label_of, opaque_label
+from rankopt.labels import Label, label_of, opaque_label, sum_label
 from rankopt.materialise import to_tensor
 from rankopt.program import Expr, Origin, aten
 from rankopt.rules import RULES, Refusal, Rule
 from rankopt.sizes import symbolic_size
-from rankopt.values import Value, leaves
+from rankopt.values import Term, Value, leaves
 from rankopt.workspace import Workspace
 
 
@@ -33,6 +35,23 @@ class Raw:
     """A tensor whose rows are not one plain dim (folded, squared, data-dependent): only opaque ops can read it."""
 
     tensor: Expr
+
+
+@dataclass(slots=True)
+class Addends:
+    """The beginning of a chain of additions, nothing added up yet."""
+
+    values: list[Value | Raw]
+    label: Label
+
+    def append(self, addend: Value | Raw) -> None:
+        """One more addend. What is rank-2 in the sum is so in every addend."""
+        self.values.append(addend)
+        self.label = sum_label(self.label, _label(addend))
+
+
+def _label(value: Value | Raw) -> Label:
+    return opaque_label(value.tensor.inputs) if isinstance(value, Raw) else label_of(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +85,9 @@ class Interpreter(fx.Interpreter):
         self.disabled = disabled
         self.result = Interpretation([], [])
         self._node: fx.Node | None = None
+        laws = {"concatenation", "elementwise", "reductions"}
+        apart = w.policy.unchanged or laws & disabled
+        self._links = {} if apart else chain_links(graph_module.graph, rows)
 
     def interpret(self, inputs: Mapping[str, Value | Raw]) -> Interpretation:
         """Runs the graph."""
@@ -86,12 +108,14 @@ class Interpreter(fx.Interpreter):
             meta, torch.SymInt | torch.SymBool | torch.SymFloat | int | bool | float
         ):
             return self._scalar(n, meta)
-        result = super().run_node(n)
-        if n.op == "call_function" and isinstance(result, Value):
+        result = self._link(n) if n in self._links else super().run_node(n)
+        if isinstance(result, Addends):
+            self.result.labels[n.name] = result.label
+        elif n.op == "call_function" and isinstance(result, Value):
             if self._to_be_shared(n):
                 for sum_ in leaves(result.node):
                     if sum_.operand is None:
-                        force(self.w, sum_)
+                        sum_.terms = (Term((force(self.w, sum_),)),)
             self.result.values[n.name] = result
             self.result.labels[n.name] = label_of(result, opaque=self.result.decisions[-1].refusal != "")
         elif isinstance(result, Value):
@@ -100,6 +124,22 @@ class Interpreter(fx.Interpreter):
         elif isinstance(result, Raw):
             self.result.labels[n.name] = opaque_label(result.tensor.inputs)
         return result
+
+    def _link(self, n: fx.Node) -> Any:
+        """An addition of a chain: one more addend, or at the end of the chain the sum of them."""
+        args, _ = self.fetch_args_kwargs_from_env(n)
+        before, addend = args[0], args[1]
+        addends = before if isinstance(before, Addends) else Addends([before], _label(before))
+        addends.append(addend)
+        if not self._links[n]:
+            self._log(str(n.target), rule=RULES[aten.add.Tensor].name)
+            return addends
+        if all(isinstance(value, Value) for value in addends.values):
+            stacked = self.call_function(aten.stack.default, (addends.values, 0), {})
+            if isinstance(stacked, Value):
+                self.result.decisions.pop()
+                return self.call_function(aten.sum.dim_IntList, (stacked, [0]), {})
+        return fold(lambda x, y: self.call_function(aten.add.Tensor, (x, y), {}), addends.values)
 
     def _to_be_shared(self, n: fx.Node) -> bool:
         """Whether a value is evaluated at once because several ops read it."""

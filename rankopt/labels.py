@@ -62,6 +62,12 @@ def label_of(value: Value, *, opaque: bool = False) -> Label:
     return Label(Rank.MIXED if shared else Rank.RANK3, shared, inputs)
 
 
+def sum_label(x: Label, y: Label) -> Label:
+    """The label of a sum of two values of one shape, of which at least as much is rank-3 as of either."""
+    order = (Rank.PARAMETER, Rank.RANK2, Rank.MIXED, Rank.RANK3, Rank.OPAQUE)
+    return Label(max(x.rank, y.rank, key=order.index), min(x.shared, y.shared), tuple(sorted({*x.inputs, *y.inputs})))
+
+
 def shared_fraction(node: Node) -> float:
     """The fraction of elements that do not depend on the candidates."""
     if isinstance(node, Cat):

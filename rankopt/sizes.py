@@ -17,6 +17,8 @@ def symbolic_size(size: Any, rows: sympy.Symbol) -> Size | None:
     if isinstance(size, int):
         return size
     expression = size.node.expr
+    if expression == rows:
+        return Rows()
     if expression.is_number:
         return int(expression)
     times = sympy.cancel(expression / rows)

@@ -70,6 +70,11 @@ class Sum:
         return self.terms[0].operands[0].dtype
 
     @property
+    def present_terms(self) -> tuple[Term, ...]:
+        """Its terms, or its value where that has already been paid for."""
+        return (Term((self.forced,)),) if self.forced is not None else self.terms
+
+    @property
     def operand(self) -> Operand | None:
         """Its value, if there is nothing to compute (any more)."""
         if self.forced is not None:

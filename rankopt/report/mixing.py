@@ -70,7 +70,7 @@ def refused(captured: CapturedModel, roles: Sequence[InputRole], plan: Plan) -> 
     context = {role.name for role in roles if role.role is not Role.TARGET}
     depends = dependencies(captured)
     opened: dict[fx.Node, bool] = {}
-    ended: dict[fx.Node, Refused] = {}
+    ended: dict[fx.Node, int] = {}
     found: list[Refused] = []
     for node in captured.graph_module.graph.nodes:
         opened[node] = _is_open(node, plan.interpretation.values)
@@ -78,14 +78,14 @@ def refused(captured: CapturedModel, roles: Sequence[InputRole], plan: Plan) -> 
             continue
         above = [n for n in node.all_input_nodes if depends[n] & context]
         if any(opened[n] for n in above):
-            ended[node] = _refused(node, decisions.get(node.name))
-            found.append(ended[node])
+            ended[node] = len(found)
+            found.append(_refused(node, decisions.get(node.name)))
             continue
         # Of several, the one that comes last: as long as it stands, the others do not matter.
         ends = [ended[n] for n in above if n in ended]
         if ends:
-            ended[node] = max(ends, key=found.index)
-            ended[node].behind.append(node)
+            ended[node] = max(ends)
+            found[ended[node]].behind.append(node)
     return found
 
 
