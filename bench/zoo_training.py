@@ -18,8 +18,9 @@ from typing import Any
 import click
 import torch
 
-from rankopt.zoo import ENTRIES, coupon, movietweetings
+from rankopt.zoo import ENTRIES
 from rankopt.zoo.cli import summary
+from rankopt.zoo.data import coupon, movietweetings
 from rankopt.zoo.dataset import Dataset, Role
 from rankopt.zoo.files import write_whole
 from rankopt.zoo.train import train

@@ -7,7 +7,8 @@ one is `forward(features: dict[str, Tensor]) -> Tensor`: ids of R rows in, R log
 if __name__ != "rankopt.zoo":
     raise ImportError("import rankopt.zoo, not zoo: a second copy would be a second set of classes")
 
+from rankopt.zoo.dataset import Recipe
 from rankopt.zoo.fields import Field, Schema
-from rankopt.zoo.registry import ENTRIES, Entry, Recipe
+from rankopt.zoo.registry import ENTRIES, Entry
 
 __all__ = ["ENTRIES", "Entry", "Field", "Recipe", "Schema"]

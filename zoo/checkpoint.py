@@ -24,11 +24,13 @@ class Metrics:
 
 @dataclass(slots=True)
 class Progress:
-    """All that a checkpoint holds."""
+    """All that a checkpoint holds; `best` are the weights after the best epoch, kept where they are the result."""
 
     phase: Phase = Phase.SEARCH
     validation: list[Metrics] = field(default_factory=list)
     learner: dict[str, Any] | None = None
+    best: dict[str, Any] | None = None
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ class Checkpoint:
                 "  fix: another checkpoint file, or the options of that run"
             )
         validation = [Metrics(**metrics) for metrics in saved["validation"]]
-        return Progress(Phase(saved["phase"]), validation, saved["learner"])
+        return Progress(Phase(saved["phase"]), validation, saved["learner"], saved["best"], saved["seconds"])
 
     def save(self, progress: Progress) -> None:
         if self.path is None:
@@ -66,5 +68,7 @@ class Checkpoint:
             "phase": progress.phase.value,
             "validation": [asdict(metrics) for metrics in progress.validation],
             "learner": progress.learner,
+            "best": progress.best,
+            "seconds": progress.seconds,
         }
         write_whole(self.path, lambda file: torch.save(content, file))

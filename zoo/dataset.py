@@ -1,9 +1,9 @@
 """Rows of ids and labels, and how text becomes ids."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -16,9 +16,30 @@ Column = Sequence[tuple[str, ...]]
 Role = Literal["context", "target"]
 
 
+class RowSource(Protocol):
+    """Rows in memory, or streamed from a file that does not fit there."""
+
+    def __len__(self) -> int: ...
+
+    def batches(self, size: int, seed: int | None = None, start: int = 0) -> "Iterator[Rows]":
+        """The rows in batches of `size`, the last one may be smaller, without the first `start` batches.
+
+        They come in their order; with a seed, in an order that depends on nothing else.
+        """
+        ...
+
+    def first(self, count: int) -> "Rows":
+        """The first rows, in memory."""
+        ...
+
+    def only(self, names: Iterable[str]) -> Self:
+        """The same rows, with these fields alone."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Ids [R] or [R, L] by field, and float labels [R] in {0, 1}."""
+    """Ids [R, ...] by field, and float labels [R] in {0, 1}."""
 
     features: dict[str, Tensor]
     labels: Tensor
@@ -29,12 +50,39 @@ class Rows:
     def take(self, index: Tensor | slice) -> "Rows":
         return Rows({name: ids[index] for name, ids in self.features.items()}, self.labels[index])
 
+    def first(self, count: int) -> "Rows":
+        return self.take(slice(None, count))
+
     def split(self, first: int) -> tuple["Rows", "Rows"]:
         """The first rows and the others."""
-        return self.take(slice(None, first)), self.take(slice(first, None))
+        return self.first(first), self.take(slice(first, None))
+
+    def batches(self, size: int, seed: int | None = None, start: int = 0) -> Iterator["Rows"]:
+        order = torch.arange(len(self)) if seed is None else permutation(len(self), seed)
+        for batch in order.split(size)[start:]:
+            yield self.take(batch)
 
     def only(self, names: Iterable[str]) -> "Rows":
         return Rows({name: self.features[name] for name in names}, self.labels)
+
+    def to(self, device: torch.device) -> "Rows":
+        return Rows({name: ids.to(device) for name, ids in self.features.items()}, self.labels.to(device))
+
+
+def permutation(count: int, seed: int) -> Tensor:
+    """A random order of `count` things that leaves the global generator alone."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How Adam trains a model; how long depends on the data and is found on its validation part.
+
+    `embedding_l2` weighs the squared norm of the vectors that a row looks up.
+    """
+
+    learning_rate: float = 2e-3
+    embedding_l2: float = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +97,32 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A schema, the rows to learn from (the last of them are for validation) and those to be judged on."""
+    """A schema, the rows to learn from and those to be judged on.
+
+    Without validation rows of its own, the last of the training rows are taken for it, and what they taught is used in
+    a second pass over all of them (see `rankopt.zoo.train`). A `recipe` is that of the data's public benchmark: all
+    models are trained with it there, instead of each with its own.
+    """
 
     name: str
     schema: Schema
-    train: Rows
-    test: Rows
+    train: RowSource
+    test: RowSource
     schedule: Schedule = Schedule()
+    validation: RowSource | None = None
+    recipe: Recipe | None = None
 
     def only(self, role: Role) -> "Dataset":
         """The ablation that sees nothing but the context, or nothing but the target."""
         names = self.schema.context if role == "context" else self.schema.target
-        return replace(self, schema=self.schema.only(names), train=self.train.only(names), test=self.test.only(names))
+        validation = None if self.validation is None else self.validation.only(names)
+        return replace(
+            self,
+            schema=self.schema.only(names),
+            train=self.train.only(names),
+            test=self.test.only(names),
+            validation=validation,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The models by name: what they are called, where they come from, how they are built and trained."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
@@ -9,6 +9,7 @@ from torch import nn
 from rankopt.zoo.afm import AFM, AFMConfig
 from rankopt.zoo.autoint import AutoInt, AutoIntConfig
 from rankopt.zoo.bst import BST, BSTConfig
+from rankopt.zoo.dataset import Recipe
 from rankopt.zoo.dcn import DCN, DCNConfig
 from rankopt.zoo.dcnv2 import DCNv2, DCNv2Config
 from rankopt.zoo.deepfm import DeepFM, DeepFMConfig
@@ -42,17 +43,6 @@ from rankopt.zoo.xdeepfm import XDeepFM, XDeepFMConfig
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
-    """How Adam trains a model; how long depends on the data and is found on its validation part.
-
-    `embedding_l2` weighs the squared norm of the embeddings that a row looks up.
-    """
-
-    learning_rate: float = 2e-3
-    embedding_l2: float = 1e-3
-
-
-@dataclass(frozen=True, slots=True)
 class Entry:
     """One model of the zoo; `config` is what it is built with where the caller has no wish.
 
@@ -64,7 +54,7 @@ class Entry:
     paper: str
     config: Any
     build: Callable[[Any, Any], nn.Module]
-    recipe: Recipe = Recipe()
+    recipe: Recipe = field(default_factory=Recipe)
     sees_roles: bool = False
     needs_history: bool = False
 

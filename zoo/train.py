@@ -1,8 +1,9 @@
-"""Training: Adam, early stopping, and a checkpoint that a later run goes on from.
+"""Training: Adam, early stopping, a limit of time, and a checkpoint that a later run goes on from.
 
-Two phases. The *search* trains on all but the last tenth of the training rows and finds, on that tenth, the
-number of epochs with the best AUC. The *final* phase starts anew and trains for that many epochs on all of
-the training rows: where data is split by time, the last tenth is the most like what comes next.
+Two phases. The *search* trains on all but the last tenth of the training rows and finds, on that tenth, the number of
+epochs with the best AUC. The *final* phase starts anew and trains for that many epochs on all of the training rows:
+where data is split by time, the last tenth is the most like what comes next. A data set with validation rows of its own
+has no final phase: the weights after the best epoch of the search are the result.
 """
 
 import time
@@ -14,14 +15,15 @@ from typing import Any
 import torch
 from sklearn.metrics import log_loss, roc_auc_score
 from torch import nn
-from torch.nn.functional import binary_cross_entropy_with_logits
 
 from rankopt.zoo.checkpoint import Checkpoint, Metrics, Phase
-from rankopt.zoo.dataset import Dataset, Rows, Schedule
-from rankopt.zoo.fields import Schema
-from rankopt.zoo.registry import Entry, Recipe
+from rankopt.zoo.dataset import Dataset, Recipe, RowSource, Schedule
+from rankopt.zoo.learner import Hardware, Learner
+from rankopt.zoo.registry import Entry
 
 EVALUATION_BATCH = 4096
+CHECKPOINT_SECONDS = 300.0
+"""An epoch that takes longer is saved within, about as often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +38,21 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A model and how it got there; `validation` has the metrics after every epoch of the search."""
+    """A model and how it got there; `validation` has the metrics after every epoch of the search.
+
+    `complete` is false where the budget ran out: the model is as far as it came, and has `epochs` whole ones behind it.
+    """
 
     model: nn.Module
     epochs: int
     validation: tuple[Metrics, ...]
     test: Metrics
     seconds: float
+    complete: bool = True
+
+
+class OutOfTime(Exception):
+    """The budget is spent; what was reached is in the checkpoint."""
 
 
 def train(
@@ -51,45 +61,118 @@ def train(
     *,
     seed: int = 0,
     checkpoint: Path | None = None,
+    budget: float | None = None,
+    hardware: Hardware | None = None,
     on_step: Callable[[Step], None] = lambda step: None,
 ) -> Trained:
     """Trains a model of the zoo and judges it on the test rows.
 
-    With a checkpoint file, a run that was interrupted goes on after its last whole epoch and ends with the
-    numbers of a run that was not.
+    With a checkpoint file, a run that was interrupted or ran out of time goes on where it was last saved, and ends with
+    the numbers of a run that was not.
+
+    Args:
+        budget: seconds after which training stops as it stands; the evaluation on the test rows comes after it.
+        hardware: a CPU in float32 by default.
 
     Raises:
         ZooError: the checkpoint belongs to another model, data set, recipe or seed.
     """
-    started = time.perf_counter()
-    schedule = dataset.schedule
-    saved = Checkpoint(checkpoint, identity(entry, dataset, seed))
-    progress = saved.load()
-    fitting, validation = dataset.train.split(round(len(dataset.train) * (1 - schedule.validation_fraction)))
+    hardware = hardware or Hardware()
+    saved = Checkpoint(checkpoint, identity(entry, dataset, seed, hardware))
+    run = Run(entry, dataset, seed, hardware, saved, budget, on_step)
+    try:
+        learner, complete = run.search_and_finish(), True
+    except OutOfTime:
+        learner, complete = run.learner, False
+    model = learner.model.eval()
+    validation = tuple(run.progress.validation)
+    test = evaluate(model, dataset.test, learner.device)
+    return Trained(model.cpu(), learner.epochs, validation, test, run.progress.seconds, complete)
 
-    def learner(phase: Phase) -> Learner:
-        fresh = Learner(entry, dataset.schema, schedule.batch_size, seed)
-        if progress.phase is phase and progress.learner is not None:
-            fresh.load_state_dict(progress.learner)
-        return fresh
 
-    if progress.phase is Phase.SEARCH:
-        searching = learner(Phase.SEARCH)
+class Run:
+    """One call of `train`: the learner at work, the progress that it makes, and the clock."""
+
+    def __init__(
+        self,
+        entry: Entry,
+        dataset: Dataset,
+        seed: int,
+        hardware: Hardware,
+        saved: Checkpoint,
+        budget: float | None,
+        on_step: Callable[[Step], None],
+    ) -> None:
+        self.entry, self.dataset, self.seed, self.hardware = entry, dataset, seed, hardware
+        self.saved, self.budget, self.on_step = saved, budget, on_step
+        self.progress = saved.load()
+        self.started = self.last_saved = time.perf_counter()
+        self.seconds_before = self.progress.seconds
+        self.learner = self.fresh_learner()
+        if self.progress.learner is not None:
+            self.learner.load_state_dict(self.progress.learner)
+
+    def search_and_finish(self) -> Learner:
+        """The learner after both phases. Raises OutOfTime."""
+        if self.progress.phase is Phase.SEARCH:
+            self.search()
+        if self.dataset.validation is not None:
+            self.learner.model.load_state_dict(self.progress.best or self.learner.model.state_dict())
+            self.learner.epochs = best_epoch(self.progress.validation)
+            return self.learner
+        while self.learner.epochs < best_epoch(self.progress.validation):
+            self.run_epoch(self.dataset.train)
+            self.save()
+        return self.learner
+
+    def search(self) -> None:
+        """Epochs until none is worth a try; then the next phase begins."""
+        schedule, progress = self.dataset.schedule, self.progress
+        fitting, validation = self.dataset.train, self.dataset.validation
+        if validation is None:
+            rows = fitting.first(len(fitting))
+            fitting, validation = rows.split(round(len(rows) * (1 - schedule.validation_fraction)))
         while not is_searched(progress.validation, schedule):
-            searching.run_epoch(fitting, Phase.SEARCH, on_step)
-            progress.validation.append(evaluate(searching.model, validation))
-            progress.learner = searching.state_dict()
-            saved.save(progress)
-        progress.phase, progress.learner = Phase.FINAL, None
+            self.run_epoch(fitting)
+            progress.validation.append(evaluate(self.learner.model, validation, self.learner.device))
+            if self.dataset.validation is not None and best_epoch(progress.validation) == self.learner.epochs:
+                progress.best = {name: tensor.clone() for name, tensor in self.learner.model.state_dict().items()}
+            self.save()
+        progress.phase = Phase.FINAL
+        if self.dataset.validation is None:
+            self.learner, progress.learner = self.fresh_learner(), None
 
-    final, epochs = learner(Phase.FINAL), best_epoch(progress.validation)
-    while final.epoch < epochs:
-        final.run_epoch(dataset.train, Phase.FINAL, on_step)
-        progress.learner = final.state_dict()
-        saved.save(progress)
-    model = final.model.eval()
-    seconds = time.perf_counter() - started
-    return Trained(model, epochs, tuple(progress.validation), evaluate(model, dataset.test), seconds)
+    def run_epoch(self, rows: RowSource) -> None:
+        """The rest of the epoch that the learner is in. Raises OutOfTime."""
+        learner, size = self.learner, self.dataset.schedule.batch_size
+        total = -(-len(rows) // size)
+        for batch in rows.batches(size, seed=learner.order_seed, start=learner.batches):
+            learner.run_batch(batch)
+            self.on_step(Step(self.progress.phase, learner.epochs + 1, learner.batches, total))
+            now = time.perf_counter()
+            if self.budget is not None and now - self.started >= self.budget:
+                self.save()
+                raise OutOfTime
+            if now - self.last_saved >= CHECKPOINT_SECONDS:
+                self.save()
+        learner.end_epoch()
+
+    def save(self) -> None:
+        self.last_saved = time.perf_counter()
+        self.progress.seconds = self.seconds_before + self.last_saved - self.started
+        self.progress.learner = self.learner.state_dict()
+        self.saved.save(self.progress)
+
+    def fresh_learner(self) -> Learner:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            model = self.entry.model(self.dataset.schema)
+        return Learner(model, recipe_of(self.entry, self.dataset), self.hardware, self.seed)
+
+
+def recipe_of(entry: Entry, dataset: Dataset) -> Recipe:
+    """The recipe of the data's benchmark where it has one, else that of the model."""
+    return dataset.recipe or entry.recipe
 
 
 def best_epoch(validation: Sequence[Metrics]) -> int:
@@ -105,71 +188,29 @@ def is_searched(validation: Sequence[Metrics], schedule: Schedule) -> bool:
     return waited >= schedule.patience or len(validation) >= schedule.epochs
 
 
-def evaluate(model: nn.Module, rows: Rows) -> Metrics:
-    """AUC and log loss of a model, in evaluation mode."""
+def evaluate(model: nn.Module, rows: RowSource, device: torch.device | None = None) -> Metrics:
+    """AUC and log loss of a model, in evaluation mode and float32."""
     model.eval()
+    device = device or torch.device("cpu")
+    logits, labels = [], []
     with torch.no_grad():
-        batches = torch.arange(len(rows)).split(EVALUATION_BATCH)
-        logits = torch.cat([model(rows.take(batch).features) for batch in batches])
-    labels, scores = rows.labels.numpy(), logits.double().sigmoid().numpy()
-    return Metrics(float(roc_auc_score(labels, scores)), float(log_loss(labels, scores)))
+        for batch in rows.batches(EVALUATION_BATCH):
+            logits.append(model(batch.to(device).features).cpu())
+            labels.append(batch.labels)
+    truth, scores = torch.cat(labels).numpy(), torch.cat(logits).double().sigmoid().numpy()
+    return Metrics(float(roc_auc_score(truth, scores)), float(log_loss(truth, scores)))
 
 
-class Learner:
-    """A model under training: its weights, its optimiser and the number of epochs behind it.
-
-    Every epoch draws its order and its dropout from a seed of its own: no generator has to be saved.
-    """
-
-    def __init__(self, entry: Entry, schema: Schema, batch_size: int, seed: int) -> None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.model = entry.model(schema)
-        self.recipe: Recipe = entry.recipe
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=self.recipe.learning_rate)
-        self.batch_size = batch_size
-        self.seed = seed
-        self.epoch = 0
-
-    def run_epoch(self, rows: Rows, phase: Phase, on_step: Callable[[Step], None]) -> None:
-        self.model.train()
-        self.epoch += 1
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed + 1_000_003 * self.epoch)
-            batches = torch.randperm(len(rows)).split(self.batch_size)
-            for number, batch in enumerate(batches, start=1):
-                self.run_batch(rows.take(batch))
-                on_step(Step(phase, self.epoch, number, len(batches)))
-
-    def run_batch(self, rows: Rows) -> None:
-        loss = binary_cross_entropy_with_logits(self.model(rows.features), rows.labels)
-        looked_up = self.model.get_submodule("embedding")(rows.features)  # [R, F, D]
-        penalty = self.recipe.embedding_l2 * looked_up.square().sum() / len(rows)
-        self.optimizer.zero_grad()
-        (loss + penalty).backward()
-        self.optimizer.step()
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "epoch": self.epoch,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.epoch = state["epoch"]
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-
-
-def identity(entry: Entry, dataset: Dataset, seed: int) -> dict[str, Any]:
+def identity(entry: Entry, dataset: Dataset, seed: int, hardware: Hardware) -> dict[str, Any]:
     """What two runs must share for one to go on from the other's checkpoint."""
     return {
         "model": entry.name,
         "config": repr(entry.config),
-        "recipe": repr(entry.recipe),
+        "recipe": repr(recipe_of(entry, dataset)),
         "data": dataset.name,
+        "rows": [len(dataset.train), len(dataset.test)],
         "schema": repr(dataset.schema),
         "schedule": repr(dataset.schedule),
         "seed": seed,
+        "hardware": [hardware.device, hardware.precision.value],
     }

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from rankopt.zoo import Field, Schema, coupon, movietweetings
+from rankopt.zoo import Field, Schema
+from rankopt.zoo.data import coupon, movietweetings
 from rankopt.zoo.dataset import Dataset, Schedule, Vocabulary, encode_dataset
 from rankopt.zoo.errors import ZooError
 from rankopt.zoo.fields import PADDING, UNKNOWN

@@ -9,11 +9,12 @@ from typing import BinaryIO
 import pytest
 import torch
 from click.testing import CliRunner
+from torch import nn
 
 from rankopt.zoo import ENTRIES, Field, Schema
 from rankopt.zoo.checkpoint import Metrics, Phase
 from rankopt.zoo.cli import zoo
-from rankopt.zoo.dataset import Dataset, Rows, Schedule
+from rankopt.zoo.dataset import Dataset, Recipe, Rows, Schedule
 from rankopt.zoo.errors import ZooError
 from rankopt.zoo.export import SCHEMA_FILE, export_program, save_program
 from rankopt.zoo.files import write_whole
@@ -59,6 +60,58 @@ def test_resumed_training_equals_uninterrupted(model: str, tmp_path: Path) -> No
             train(entry, data, seed=1, checkpoint=checkpoint, on_step=interrupt_at(phase, epoch))
     assert same(train(entry, data, seed=1, checkpoint=checkpoint), whole)
     assert not same(train(entry, data, seed=2), whole)
+
+
+def test_a_budget_stops_and_the_next_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry, data, checkpoint = ENTRIES["dlrm"], made_up(), tmp_path / "checkpoint"
+    whole = train(entry, data, seed=1)
+    clock = iter(range(10_000))
+    monkeypatch.setattr("rankopt.zoo.train.time.perf_counter", lambda: float(next(clock)))
+    first = train(entry, data, seed=1, checkpoint=checkpoint, budget=10)
+    assert not first.complete
+    assert first.epochs == 1  # seven batches each; stopped in the second
+    runs, result = 1, first
+    while not result.complete:
+        result = train(entry, data, seed=1, checkpoint=checkpoint, budget=10)
+        runs += 1
+    assert runs > 3
+    assert same(result, whole)
+    assert result.seconds > first.seconds
+
+
+def test_a_long_epoch_is_saved_within(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rankopt.zoo.train.CHECKPOINT_SECONDS", 0.0)
+    entry, data, checkpoint = ENTRIES["dnn"], made_up(), tmp_path / "checkpoint"
+    steps: list[Step] = []
+
+    def interrupt(step: Step) -> None:
+        steps.append(step)
+        if len(steps) == 4:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        train(entry, data, checkpoint=checkpoint, on_step=interrupt)
+    assert same(train(entry, data, checkpoint=checkpoint, on_step=steps.append), train(entry, data))
+    assert steps[4].batch == 4  # the three that were saved are not made again
+
+
+def test_validation_rows_of_its_own_decide_which_epoch_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = made_up()
+    data = replace(data, validation=data.test, recipe=Recipe(1e-2, 0.0))
+    scores = iter([0.6, 0.7, 0.65])
+    kept: list[dict[str, torch.Tensor]] = []
+
+    def evaluate(model: nn.Module, rows: Rows, device: torch.device) -> Metrics:
+        kept.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+        return Metrics(next(scores, 0.5), 0.0)
+
+    monkeypatch.setattr("rankopt.zoo.train.evaluate", evaluate)
+    result = train(ENTRIES["dnn"], data, checkpoint=tmp_path / "checkpoint")
+    assert result.epochs == 2
+    final = result.model.state_dict()
+    assert all(torch.equal(final[name], tensor) for name, tensor in kept[1].items())
+    again = train(ENTRIES["dnn"], data, checkpoint=tmp_path / "checkpoint").model.state_dict()  # nothing left to do
+    assert all(torch.equal(again[name], tensor) for name, tensor in kept[1].items())
 
 
 def test_training_leaves_the_global_generator_alone() -> None:
@@ -125,7 +178,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 
 @pytest.fixture
 def made_up_tweets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rankopt.zoo.movietweetings.load", made_up)
+    monkeypatch.setattr("rankopt.zoo.cli.load_data", lambda name, path, cache: made_up())
 
 
 @pytest.mark.usefixtures("made_up_tweets")
