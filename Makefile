@@ -1,13 +1,14 @@
-# make test | lint | demo | fuzz | bench | corpus | clean. Every target installs what it needs into .venv, once.
+# make test | lint | demo | fuzz | bench | corpus | zoo | clean. Every target installs what it needs into .venv, once.
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
 FUZZ_ARGS ?=
 CORPUS_ARGS ?=
+ZOO_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: test lint demo fuzz bench corpus clean
+.PHONY: test lint demo fuzz bench corpus zoo clean
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -38,6 +39,12 @@ bench: $(VENV)/.installed-zoo
 # Models that other people wrote, checked and timed; goes on where it was interrupted. Writes docs/corpus.md.
 corpus: $(VENV)/.installed-torchrec
 	$(BIN)/python bench/corpus.py $(CORPUS_ARGS)
+
+# Every model of the zoo trained, rewritten and measured, then the tables and plots of docs/zoo.md. Goes on where an
+# earlier run stopped. The coupon survey is included where $$RANKOPT_DATA has it. ZOO_ARGS='--model dlrm' is one model.
+zoo: $(VENV)/.installed-zoo
+	$(BIN)/rankopt zoo bench $(ZOO_ARGS)
+	$(BIN)/rankopt zoo table
 
 clean:
 	rm -rf build dist $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -74,6 +74,26 @@ def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
     return lambda command: functools.reduce(lambda f, decorate: decorate(f), reversed(decorators), command)
 
 
+class ZooGroup(click.Group):
+    """The commands of `rankopt.zoo`, which are imported when one of them is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Their names."""
+        return self._loaded().list_commands(ctx)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """One of them."""
+        return self._loaded().get_command(ctx, cmd_name)
+
+    def _loaded(self) -> click.Group:
+        from rankopt.zoo.cli import zoo
+
+        return zoo
+
+
+main.add_command(ZooGroup("zoo", help="Models of the field in plain torch: train, rewrite and compare them."))
+
+
 _source = options(
     click.argument("model", type=_MODEL),
     click.option("--example", type=_MODEL, help="Example rows: a tuple, dict or tensor saved by torch.save."),

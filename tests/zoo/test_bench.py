@@ -1,0 +1,190 @@
+"""The benchmark of the zoo: its list of runs, its file, and the page that is made of it."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from rankopt.cli import main
+from rankopt.errors import CaptureError
+from rankopt.zoo import ENTRIES, Field, Schema, bench
+from rankopt.zoo.bench import BASELINE, Experiment, Results, Settings, experiments, perform
+from rankopt.zoo.cli import zoo
+from rankopt.zoo.dataset import Dataset, Rows, Schedule
+from rankopt.zoo.errors import ZooError
+from rankopt.zoo.measure import interleaved, measure, real_request
+from rankopt.zoo.table import TABLES, renew
+
+PAGE = Path(__file__).parents[2] / "docs" / "zoo.md"
+SCHEMA = Schema((Field("user", 12), Field("item", 12), Field("hour", 6)), ("user", "hour"), ("item",))
+
+
+def made_up() -> Dataset:
+    draw = torch.Generator().manual_seed(0)
+    features = {field.name: torch.randint(2, field.vocabulary, (200,), generator=draw) for field in SCHEMA.fields}
+    rows = Rows(features, torch.randint(0, 2, (200,), generator=draw).float())
+    return Dataset("made up", SCHEMA, *rows.split(100), Schedule(64, epochs=1))
+
+
+def entry_of(experiment: Experiment, **facts: Any) -> dict[str, Any]:
+    """A finished run with made-up figures."""
+    figures = {
+        "auc": 0.75,
+        "log_loss": 0.6,
+        "dense_parameters": 1000,
+        "flops_before": 4000.0,
+        "flops_after": 1000.0,
+        "flops_saved": 0.75,
+        "speedup": 2.0,
+        "float64_error": 1e-15,
+        "float32_ratio": 1.0,
+        "top10": 1.0,
+        "top100": 1.0,
+        "train_seconds": 1.0,
+    }
+    return experiment.key | {"identity": bench.fingerprint(experiment)} | figures | facts
+
+
+def test_the_list_of_runs() -> None:
+    runs = list(experiments(["movietweetings", "coupon"], list(ENTRIES), seeds=3))
+    assert len(runs) == len({json.dumps(run.key) for run in runs})
+    plain = {name for name, entry in ENTRIES.items() if not entry.needs_history}
+    for data in ("movietweetings", "coupon"):
+        assert {run.model for run in runs if run.data == data and run.sees == "all"} == plain
+    with_history = {run.model for run in runs if run.data == "movietweetings_history"}
+    assert with_history == {name for name, entry in ENTRIES.items() if entry.needs_history} | {BASELINE}
+    seeds = [run.seed for run in runs if run.model == "dcnv2" and run.data == "movietweetings"]
+    assert seeds == [0, 1, 2]
+    assert {run.sees for run in runs if run.model == BASELINE} == {"all", "context", "target"}
+    wide = Experiment("movietweetings", "mlcc", change=(("embedding_dim", 32),))
+    assert wide in runs
+    assert wide.entry.config == replace(ENTRIES["mlcc"].config, embedding_dim=32)
+    assert all(name in {axis for axis in bench.SWEEPS} for run in runs for name, _ in run.change)
+    assert [run.model for run in experiments(["coupon"], ["dlrm"], 3)] == ["dlrm"]
+
+
+def test_the_file_knows_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, run = tmp_path / "zoo.json", Experiment("coupon", "dlrm")
+    Results(path).add(entry_of(run))
+    assert Results(path).has(run)
+    assert not Results(path).has(replace(run, seed=1))
+    assert not Results(path).has(replace(run, change=(("embedding_dim", 8),)))
+    changed = replace(ENTRIES["dlrm"], config=replace(ENTRIES["dlrm"].config, dropout=0.5))
+    monkeypatch.setitem(ENTRIES, "dlrm", changed)
+    assert not Results(path).has(run)  # another model by now
+    Results(path).add(entry_of(run, error="CaptureError: no"))
+    assert len(Results(path).runs) == 1
+    assert not Results(path).has(run)  # worth another try
+
+
+def test_one_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench.sources, "load", lambda name, path: made_up())
+    threads = torch.get_num_threads()
+    facts = perform(Experiment("coupon", "dnn"), Settings(None, 60.0))
+    assert facts["identical"]
+    assert facts["float64_error"] <= 1e-9
+    assert facts["complete"]
+    assert facts["flops_before"] > facts["flops_after"] > 0
+    assert facts["parameters"] == facts["dense_parameters"] + 16 * (12 + 12 + 6)
+    json.dumps(facts)
+    alone = perform(Experiment("coupon", "dnn", "context"), Settings(None, 60.0))
+    assert "speedup" not in alone
+
+    def refuse(model: torch.nn.Module, dataset: Dataset) -> None:
+        raise CaptureError("a loop over rows\n  fix: none")
+
+    monkeypatch.setattr(bench, "measure", refuse)
+    refused = perform(Experiment("coupon", "dnn"), Settings(None, 60.0))
+    assert refused["error"].startswith("CaptureError: a loop over rows")
+    assert "a loop over rows" in bench.sentence(refused)
+    torch.set_num_threads(threads)
+
+
+def test_requests_are_made_of_test_rows() -> None:
+    data = made_up()
+    request = real_request(data, 7, seed=1)
+    assert {name: len(ids) for name, ids in request.context.items()} == {"features.user": 1, "features.hour": 1}
+    assert request.candidates == 7
+    torch.manual_seed(0)
+    assert measure(ENTRIES["dlrm"].model(SCHEMA), data, seconds=0.0)["top100"] == 1.0
+
+
+def test_interleaved_calls_take_turns() -> None:
+    calls: list[str] = []
+    medians = interleaved({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, seconds=0.0, least=3)
+    assert set(medians) == {"a", "b"}
+    assert calls[-6:] == ["a", "b"] * 3
+
+
+def test_the_page_is_made_of_the_file(tmp_path: Path) -> None:
+    results, page = Results(tmp_path / "zoo.json"), tmp_path / "zoo.md"
+    for number, run in enumerate(experiments(["movietweetings", "coupon"], list(ENTRIES), seeds=3)):
+        results.add(entry_of(run, auc=0.7 + number / 10_000))
+    page.write_text(PAGE.read_text())
+    command = ["table", str(results.path), "--into", str(page)]
+    assert CliRunner().invoke(zoo, command).exit_code == 0
+    text = page.read_text()
+    assert all(f"<!-- table: {name} -->" in text for name in TABLES)
+    assert "| dlrm |" in text
+    assert "| din (with histories) |" in text
+    assert " ± " in text
+    first = {path: path.read_bytes() for path in (tmp_path / "zoo").iterdir()}
+    assert {path.name for path in first} == {"saving.svg", "mlcc.svg"}
+    assert CliRunner().invoke(zoo, command).exit_code == 0
+    assert page.read_text() == text
+    assert all(path.read_bytes() == content for path, content in first.items())
+
+
+def test_a_page_without_figures(tmp_path: Path) -> None:
+    page = tmp_path / "zoo.md"
+    page.write_text("<!-- table: none -->\n<!-- end -->\n")
+    Results(tmp_path / "zoo.json").add(entry_of(Experiment("coupon", "dlrm")))
+    with pytest.raises(ZooError, match="asks for the table 'none'"):
+        renew(tmp_path / "zoo.json", page)
+    (tmp_path / "zoo.json").write_text("{}")
+    with pytest.raises(ZooError, match="rankopt zoo bench"):
+        renew(tmp_path / "zoo.json", page)
+
+
+def test_the_zoo_is_part_of_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = CliRunner()
+    assert "zoo " in run.invoke(main, ["--help"]).output
+    listed = run.invoke(main, ["zoo", "list"])
+    assert listed.exit_code == 0
+    assert all(name in listed.output for name in ENTRIES)
+    shown = run.invoke(main, ["zoo", "show", "mlcc"])
+    assert "Multi-Level Compression" in shown.output
+    assert "305,893" in shown.output  # as published for Criteo
+    assert run.invoke(main, ["zoo", "show", "din"]).exit_code == 0
+    assert run.invoke(main, ["zoo", "show", "gbdt"]).exit_code == 2
+
+
+@pytest.mark.parametrize("package", ["sklearn", "pyarrow"])
+def test_a_missing_package_is_named(package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*args: object) -> None:
+        raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+
+    monkeypatch.setattr("rankopt.zoo.cli.load_data", missing)
+    result = CliRunner().invoke(main, ["zoo", "train", "dnn", "-o", str(tmp_path / "x.pt2")])
+    assert result.exit_code == 1
+    assert f"No module named {package!r}" in result.output
+    assert "pip install 'rankopt[zoo]'" in result.output
+
+
+def test_a_trained_model_says_which_inputs_are_context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rankopt.zoo.cli.load_data", lambda name, path, cache: made_up())
+    program, ranker = tmp_path / "dlrm.pt2", tmp_path / "ranker.pt2"
+    run = CliRunner()
+    assert run.invoke(main, ["zoo", "train", "dlrm", "--budget", "0", "-o", str(program)]).exit_code == 0
+    result = run.invoke(main, ["zoo", "optimize", str(program), "-o", str(ranker)])
+    assert result.exit_code == 0, result.output
+    assert "identical" in result.output
+    assert ranker.is_file()
+    (tmp_path / "other.pt2").write_bytes(b"no program")
+    refused = run.invoke(main, ["zoo", "optimize", str(tmp_path / "other.pt2"), "-o", str(tmp_path / "r.pt2")])
+    assert refused.exit_code == 1
+    assert "rankopt optimize" in refused.output
