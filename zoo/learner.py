@@ -36,7 +36,7 @@ class Hardware:
 
     @classmethod
     def best(cls, device: str) -> "Hardware":
-        """Mixed precision on an accelerator. On a CPU it costs more than it saves (docs/zoo.md)."""
+        """Mixed precision on an accelerator. A CPU without instructions for it is far slower (docs/zoo.md)."""
         is_cpu = torch.device(device).type == "cpu"
         return cls(device, Precision.FLOAT32 if is_cpu else Precision.BFLOAT16)
 

@@ -15,6 +15,7 @@ from rankopt.zoo import ENTRIES, Field, Schema, bench
 from rankopt.zoo.bench import BASELINE, Experiment, Results, Settings, experiments, perform
 from rankopt.zoo.cli import zoo
 from rankopt.zoo.dataset import Dataset, Rows, Schedule
+from rankopt.zoo.describe import describe
 from rankopt.zoo.errors import ZooError
 from rankopt.zoo.measure import interleaved, measure, real_request
 from rankopt.zoo.table import TABLES, renew
@@ -188,3 +189,10 @@ def test_a_trained_model_says_which_inputs_are_context(tmp_path: Path, monkeypat
     refused = run.invoke(main, ["zoo", "optimize", str(tmp_path / "other.pt2"), "-o", str(tmp_path / "r.pt2")])
     assert refused.exit_code == 1
     assert "rankopt optimize" in refused.output
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_every_model_can_be_shown(name: str) -> None:
+    text = describe(ENTRIES[name])
+    assert f"\n{name}: {ENTRIES[name].paper}\n" in text
+    assert "  Criteo     39 fields" in text
