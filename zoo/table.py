@@ -80,7 +80,7 @@ def models_table(data: str) -> Callable[[Any, Sequence[Run]], str]:
         chosen = sorted(defaults(runs, data, f"{data}_history"), key=lambda run: -run["auc"])
         rows = [
             [
-                run["model"] + (" (with histories)" if run["data"].endswith("history") else ""),
+                named(run),
                 f"{run['auc']:.4f}",
                 f"{run['log_loss']:.4f}",
                 f"{run['dense_parameters'] / 1e3:,.0f}",
@@ -152,6 +152,12 @@ def machine_table(content: Any, runs: Sequence[Run]) -> str:
     machine = content["machine"]
     versions = [f"{name} {number}" for name, number in machine["versions"].items()]
     return markdown(["measured on", "with"], [[machine["processor"], ", ".join([*versions, "one thread per model"])]])
+
+
+def named(run: Run) -> str:
+    """The model, with a star where its budget ended the training."""
+    histories = " (with histories)" if run["data"].endswith("history") else ""
+    return f"{run['model']}{histories}{'' if run['complete'] else ' *'}"
 
 
 def kflops(flops: float) -> str:

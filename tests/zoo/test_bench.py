@@ -46,6 +46,7 @@ def entry_of(experiment: Experiment, **facts: Any) -> dict[str, Any]:
         "top10": 1.0,
         "top100": 1.0,
         "train_seconds": 1.0,
+        "complete": True,
     }
     return experiment.key | {"identity": bench.fingerprint(experiment)} | figures | facts
 
@@ -124,13 +125,14 @@ def test_interleaved_calls_take_turns() -> None:
 def test_the_page_is_made_of_the_file(tmp_path: Path) -> None:
     results, page = Results(tmp_path / "zoo.json"), tmp_path / "zoo.md"
     for number, run in enumerate(experiments(["movietweetings", "coupon"], list(ENTRIES), seeds=3)):
-        results.add(entry_of(run, auc=0.7 + number / 10_000))
+        results.add(entry_of(run, auc=0.7 + number / 10_000, complete=run.model != "fm"))
     page.write_text(PAGE.read_text())
     command = ["table", str(results.path), "--into", str(page)]
     assert CliRunner().invoke(zoo, command).exit_code == 0
     text = page.read_text()
     assert all(f"<!-- table: {name} -->" in text for name in TABLES)
     assert "| dlrm |" in text
+    assert "| fm * |" in text
     assert "| din (with histories) |" in text
     assert " ± " in text
     first = {path: path.read_bytes() for path in (tmp_path / "zoo").iterdir()}
