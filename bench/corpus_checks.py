@@ -113,8 +113,8 @@ def check(entry: Entry) -> tuple[dict[str, Any], Subject | None]:
             "differences": agreement.reasons(),
             "plan": plan.policy.name,
             "mflop": {
-                "before": _mflop(lambda: subject.original(tiled)),
-                "after": _mflop(lambda: ranker(request.context, request.target)),
+                "before": _mflop(model, lambda: subject.original(tiled)),
+                "after": _mflop(model, lambda: ranker(request.context, request.target)),
             },
         }, subject
     except CaptureError as refused:
@@ -148,11 +148,15 @@ def _truth(subject: Subject, rows: Mapping[str, Tensor]) -> list[Tensor]:
         return truth
 
 
-def _mflop(work: Callable[[], Any]) -> float:
+def _mflop(model: nn.Module, work: Callable[[], Any]) -> float:
     """Millions of floating-point operations in the matrix products and convolutions of a call, by torch's counter."""
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    model.requires_grad_(False)  # the counter's hooks want a gradient function of views of what has gradients
     # It does not see into fused attention: the layers are run as they are written.
     with tracing_conditions(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         work()
+    for weight in trained:
+        weight.requires_grad_(True)
     return counter.get_total_flops() / 1e6
 
 
