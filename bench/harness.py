@@ -34,7 +34,11 @@ class Timing:
 def interleaved(
     calls: Mapping[str, Callable[[], Any]], rounds: int = 30, warmup: int = 3, seconds: float = 20.0
 ) -> dict[str, Timing]:
-    """Times of `calls`, one call of each per round. Stops after `seconds`, but not before five rounds."""
+    """Times of `calls`, in turn. Stops after `seconds`, but not before five rounds.
+
+    Before each timed call the same call is made once untimed: it finds the caches and the allocator as it left them
+    itself, as it would in a process of its own, and not as what it is compared with left them.
+    """
     for _ in range(warmup):
         for call in calls.values():
             call()
@@ -42,6 +46,7 @@ def interleaved(
     start = time.perf_counter()
     for done in range(rounds):
         for name, call in calls.items():
+            call()
             begin = time.perf_counter()
             call()
             times[name].append((time.perf_counter() - begin) * 1e3)

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from rankopt.pipeline import build, capture_with_roles
 from rankopt.plan import alternatives, unshared
+from rankopt.prices import ONNX_RUNTIME
 from rankopt.selectors import InputRole, Role
 
 Request = Mapping[str, Tensor]
@@ -37,12 +38,13 @@ def measure(subject: Subject, candidates: int, threads: int, compiled: bool, sec
     rows = subject.rows(context, target)
     everything_target = tuple(InputRole(role.name, Role.TARGET) for role in roles)
     ranker, plainly = build(captured, roles, plans[0]), build(captured, everything_target, plain)
+    for_onnx = build(captured, roles, alternatives(captured, roles, candidates, profile=ONNX_RUNTIME)[0])
     everything = {**context, **target}
     tiled = {name: rows[name.removeprefix("features.")] for name in captured.call.names}
-    flat = {name: everything[name] for name in (*ranker.stages.context_inputs, *ranker.stages.target_inputs)}
+    flat = {name: everything[name] for name in (*for_onnx.stages.context_inputs, *for_onnx.stages.target_inputs)}
 
     slow = onnx_session(RowsModel(subject.model, captured.call), tiled, set(tiled), threads)
-    fast = onnx_session(PreparedRanker(ranker), flat, set(target), threads)
+    fast = onnx_session(PreparedRanker(for_onnx), flat, set(target), threads)
     groups: list[dict[str, Callable[[], Any]]] = [
         {
             "eager original": lambda: subject.model(rows),

@@ -103,6 +103,7 @@ _roles = options(
     click.option("--context", multiple=True, required=True, metavar="SEL", help="Inputs of the request."),
     click.option("--target", multiple=True, metavar="SEL", help="Inputs of a candidate; the rest by default."),
     click.option("--candidates", type=_COUNT, default=512, show_default=True, help="Usual number per request."),
+    click.option("--backend", default="eager", show_default=True, help="eager, onnxruntime, or a file by calibrate."),
     click.option("--pass", "only", multiple=True, metavar="NAME", help="Use this pass and no other."),
     click.option("--no-pass", "without", multiple=True, metavar="NAME", help="Do not use this pass."),
 )
@@ -229,19 +230,34 @@ def show(ranker: Path, nodes: bool, json_file: Path | None, force: bool) -> None
         show_report(report, json_file, force, nodes)
 
 
+@main.command()
+@click.option("--backend", type=click.Choice(["eager", "onnxruntime"]), default="eager", show_default=True)
+@click.option("-o", "--output", type=_FILE, required=True, help="The JSON file to write; - for stdout.")
+@_force
+@plainly
+def calibrate(backend: str, output: Path, force: bool) -> None:
+    """Measure what calls cost on this machine, for `rankopt optimize --backend FILE`. Takes some seconds."""
+    check_outputs(force, output)
+    from rankopt import commands
+
+    show_json(commands.calibrate(backend), output, force)
+
+
 def read_request(
     context: Sequence[str],
     target: Sequence[str],
     candidates: int,
+    backend: str,
     only: Sequence[str],
     without: Sequence[str],
 ) -> Request:
-    """The options about roles and passes. Raises RolesError for a pass that does not exist."""
+    """The options about roles, prices and passes. Raises RolesError for a pass that does not exist."""
     from rankopt import commands
 
     selected = split_selectors(target) or None
     passes = commands.passes_used(split_selectors(only), split_selectors(without))
-    return commands.Request(split_selectors(context), selected, candidates, passes)
+    profile = commands.read_profile(backend)
+    return commands.Request(split_selectors(context), selected, candidates, profile, passes)
 
 
 def split_selectors(values: Sequence[str]) -> list[str]:

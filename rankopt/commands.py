@@ -20,6 +20,7 @@ from rankopt.archive import Kind, kind_of, read_program
 from rankopt.atomic import write_whole
 from rankopt.errors import FormatError, InputError, RolesError
 from rankopt.passes import NAMES
+from rankopt.prices import DEFAULT, PROFILES, Profile, from_json, profile_of, to_json
 from rankopt.ranker import Ranker
 from rankopt.report import words
 from rankopt.report.tree import Report
@@ -81,6 +82,7 @@ class Request:
     context: Sequence[str]
     target: Sequence[str] | None = None
     candidates: int = 512
+    backend: Profile = DEFAULT
     passes: Collection[str] | None = None
 
 
@@ -93,6 +95,26 @@ def optimize(source: Source, request: Request, output: Path, verification: bool,
     with working(f"writing {output}"):
         ranker.save(output, overwrite)
     return ranker
+
+
+def read_profile(backend: str) -> Profile:
+    """The prices of a backend by its name, or of a file by `rankopt calibrate`."""
+    if backend in PROFILES or not Path(backend).exists():
+        return profile_of(backend)
+    try:
+        data = json.loads(Path(backend).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise FormatError(f"{backend} is no JSON: {error}.\n  fix: write it with `rankopt calibrate`") from error
+    return from_json(data)
+
+
+def calibrate(backend: str) -> Json:
+    """The prices of a backend on this machine, as plain data."""
+    from rankopt import calibration
+
+    with working(f"measuring {backend}"):
+        measured: Json = to_json(calibration.calibrate(backend))
+    return measured
 
 
 def explain(source: Source, request: Request) -> Report:
@@ -213,6 +235,7 @@ def _arguments(request: Request) -> Json:
         "context": list(request.context),
         "target": None if request.target is None else list(request.target),
         "candidates": request.candidates,
+        "backend": request.backend,
         "passes": request.passes,
     }
 

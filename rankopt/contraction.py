@@ -13,11 +13,10 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from rankopt import operands as ops
-from rankopt.axes import ROW, Axis, Group, Size, group_size, volume
-from rankopt.layout import Written
+from rankopt.axes import ROW, Axis, Group, group_size, volume
+from rankopt.layout import Written, matrix_form
 from rankopt.operands import Operand, size_of
 from rankopt.program import Expr, Stage, aten
 from rankopt.workspace import Workspace
@@ -91,30 +90,32 @@ def pair_cost(w: Workspace, x: Sketch, y: Sketch, kept: Collection[Axis]) -> flo
         grows = written > 2 * (x.volume(n) + y.volume(n))
         return w.profile.gather * written * 4 if grows else 0.0
     if not r.inner or not (r.left or r.right):
-        return w.profile.call + w.profile.element * written * inner
-    inside = r.batch and ROW not in r.batch and ROW in (*r.left, *r.right)
-    relayout = (
-        0.5 * w.profile.copy * written if inside else 0.0
-    )  # rows behind another dim are moved back sooner or later
-    return w.profile.call + w.profile.product(batch, left, right, inner) + _copy_cost(w, x, y, r) + relayout
+        return w.profile.call + w.profile.element * written * inner + w.profile.broadcast * _runs(w, x, y)
+    apart = r.batch and ROW not in r.batch and ROW in (*r.left, *r.right)
+    moved_back = 0.5 * w.profile.move(written, max(right, 1)) if apart else 0.0  # sooner or later
+    return w.profile.call + w.profile.product(batch, left, right, inner) + _copy_cost(w, x, y, r) + moved_back
+
+
+def _runs(w: Workspace, x: Sketch, y: Sketch) -> float:
+    """How many runs of neighbours an elementwise product has, along which each factor is whole or repeated."""
+    order = ops.merge_axes([x.axes, y.axes])
+    kinds = [(axis in x.axes, axis in y.axes) for axis in order]
+    first = len(order)
+    while first and kinds[first - 1] == kinds[-1]:
+        first -= 1
+    return float(volume(order[:first], w.candidates)) if first else 0.0
 
 
 def _copy_cost(w: Workspace, x: Sketch, y: Sketch, r: Roles) -> float:
     """Price of bringing operands into matrix form. Weights are laid out once per model version."""
     cost = 0.0
     for operand, outer in ((x, r.left), (y, r.right)):
-        if operand.stage is not Stage.WEIGHT and not _is_matrix(operand.axes, r.batch, outer, r.inner):
-            cost += w.profile.copy * operand.volume(w.candidates)
+        form = matrix_form(operand.axes, r.batch, outer, r.inner)
+        scattered = form.inside and not w.profile.strided_batch
+        if operand.stage is not Stage.WEIGHT and (form.copied or scattered):
+            run = volume(operand.axes[len(operand.axes) - form.run :], w.candidates)
+            cost += w.profile.call + w.profile.move(operand.volume(w.candidates), run)
     return cost
-
-
-def _is_matrix(axes: Group, *groups: Group) -> bool:
-    """Whether each group lies together and in order in memory, so that it merges into one dim without a copy."""
-    for group in groups:
-        places = [axes.index(axis) for axis in group if axis in axes]
-        if any(b != a + 1 for a, b in pairwise(places)):
-            return False
-    return True
 
 
 def order(w: Workspace, sketches: Sequence[Sketch], kept: Collection[Axis]) -> Order:
@@ -230,28 +231,36 @@ def multiply(w: Workspace, product: Operand | Product) -> Operand:
 
 
 def multiply_add(w: Workspace, total: Operand, product: Product, scale: float) -> Operand | None:
-    """`total + scale * product` in one call: the product a plain matrix, `total` a row, a column or all of it."""
+    """`total + scale * product` in one call: `total` is all of the result, or a row or column of a plain matrix."""
     o = _oriented(w, product)
     x, y, r = o.x, o.y, o.roles
     if total.dtype != x.dtype or total.dtype != y.dtype:
         return None
-    if r.batch or not r.inner or not (r.left or r.right):
+    if not r.inner or not (r.left or r.right):
         return None
     r = _in_order(x, y, r)
-    if set(total.axes) == set(r.right):
-        addend = w.program.view(ops.arrange(w, total, r.right), (group_size(r.right),))
-    elif set(total.axes) == set(r.left):
-        addend = w.program.view(ops.arrange(w, total, r.left), (group_size(r.left), 1))
-    elif total.axes == (*r.left, *r.right):
-        addend = w.program.view(total.tensor, (group_size(r.left), group_size(r.right)))
-    else:
+    addend = _addend(w, total, r)
+    if addend is None:
         return None
-    a, b = _matrix(w, x, (), r.left, r.inner), _matrix(w, y, (), r.inner, r.right)
+    a, b = _matrix(w, x, r.batch, r.left, r.inner), _matrix(w, y, r.batch, r.inner, r.right)
     kwargs = {} if scale == 1.0 else {"alpha": scale}
-    shape = (a.dims[0], b.dims[1])
-    return _unmerge(
-        w, w.program.call(aten.addmm.default, addend, a, b, shape=shape, out=a.dtype, **kwargs), r, o.written
-    )
+    target = aten.baddbmm.default if r.batch else aten.addmm.default
+    result = w.program.call(target, addend, a, b, shape=(*a.dims[:-1], b.dims[-1]), out=a.dtype, **kwargs)
+    return _unmerge(w, result, r, o.written)
+
+
+def _addend(w: Workspace, total: Operand, r: Roles) -> Expr | None:
+    """What a product is added to, in the form of its result."""
+    if total.axes == (*r.batch, *r.left, *r.right):
+        batch = [group_size(r.batch)] if r.batch else []
+        return w.program.view(total.tensor, (*batch, group_size(r.left), group_size(r.right)))
+    if r.batch:
+        return None
+    if set(total.axes) == set(r.right):
+        return w.program.view(ops.arrange(w, total, r.right), (group_size(r.right),))
+    if set(total.axes) == set(r.left):
+        return w.program.view(ops.arrange(w, total, r.left), (group_size(r.left), 1))
+    return None
 
 
 Scaled = tuple[float, Operand | Product]
@@ -335,11 +344,12 @@ def _oriented(w: Workspace, product: Product) -> Oriented:
     r = roles(x.axes, y.axes, product.kept)
     thin = bool(r.inner) and is_thin(volume(r.left, w.candidates), volume(r.right, w.candidates))
     number = w.layouts.number((x.tensor.serial, y.tensor.serial, _pattern(x.axes, y.axes, r)))
-    layout = w.layouts.layout(number, len(r.right), thin)
+    layout = w.layouts.layout(number, len(r.batch), len(r.right), thin)
+    batch = tuple(r.batch[place] for place in layout.batch)
     right = tuple(r.right[place] for place in layout.columns)
     transposed = layout.transposed and bool(r.inner)
     canonical = (*r.batch, *r.left, *r.right)
-    outer = (*r.batch, *right, *r.left) if transposed else (*r.batch, *r.left, *right)
+    outer = (*batch, *right, *r.left) if transposed else (*batch, *r.left, *right)
     written = Written(
         number,
         tuple(canonical.index(axis) for axis in outer),
@@ -350,8 +360,8 @@ def _oriented(w: Workspace, product: Product) -> Oriented:
         may_transpose=not thin and x.has_rows,
     )
     if transposed:
-        return Oriented(y, x, Roles(r.batch, r.inner, right, r.left), written)
-    return Oriented(x, y, Roles(r.batch, r.inner, r.left, right), written)
+        return Oriented(y, x, Roles(batch, r.inner, right, r.left), written)
+    return Oriented(x, y, Roles(batch, r.inner, r.left, right), written)
 
 
 def _pattern(x: Group, y: Group, r: Roles) -> tuple[tuple[int, ...], ...]:
@@ -380,11 +390,31 @@ def _matrix_product(w: Workspace, x: Operand, y: Operand, r: Roles) -> Expr:
 
 
 def _matrix(w: Workspace, operand: Operand, batch: Group, rows: Group, columns: Group) -> Expr:
-    """The operand as `[batch, rows, columns]` (2-D without a batch), each a merge of its axes."""
-    w.layouts.read(operand.tensor.serial, operand.axes, (batch, rows, columns), operand.volume(w.candidates))
-    tensor = ops.arrange(w, operand, (*batch, *rows, *columns))
-    shape: list[Size] = [group_size(batch)] if batch else []
-    return w.program.view(tensor, (*shape, group_size(rows), group_size(columns)))
+    """The operand as `[batch, rows, columns]` (2-D without a batch), each a merge of its axes.
+
+    Groups are merged as they lie in memory and permuted afterwards: backends read a transposed matrix as it is. What
+    has to be copied keeps its innermost axes together.
+    """
+    groups = (batch, rows, columns) if batch else (rows, columns)
+    w.layouts.read(operand.tensor.serial, operand.axes, (batch, rows, columns), w.candidates)
+    laid = _memory_order(operand, batch, groups)
+    tensor = ops.arrange(w, operand, [axis for place in laid for axis in groups[place]])
+    merged = w.program.view(tensor, [group_size(groups[place]) for place in laid])
+    return w.program.permute(merged, [laid.index(place) for place in range(len(groups))])
+
+
+def _memory_order(operand: Operand, batch: Group, groups: Sequence[Group]) -> list[int]:
+    """The order in which the groups lie in memory, or are best written there."""
+    places = list(range(len(groups)))
+    if operand.is_weight:
+        return places
+    if matrix_form(operand.axes, batch, *groups[-2:]).copied:
+        swapped = bool(groups[-2]) and operand.axes[-1] is groups[-2][-1]
+        return [*places[:-2], places[-1], places[-2]] if swapped else places
+    start = [operand.axes.index(group[0]) if group else -1 for group in groups]
+    if not groups[-1]:
+        start[-1] = len(operand.axes)
+    return sorted(places, key=start.__getitem__)
 
 
 def _unmerge(w: Workspace, tensor: Expr, r: Roles, written: Written) -> Operand:

@@ -6,12 +6,14 @@ along, once (the result is remembered on the node), and in the cheapest contract
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from rankopt import operands as ops
-from rankopt.axes import ROW, Axis, Group, sizes
+from rankopt.axes import ROW, Axis, Group, sizes, volume
 from rankopt.contraction import Product, Sketch, cost, join_products, multiply, multiply_add, plan, sketch
 from rankopt.operands import Index, Operand
 from rankopt.program import Expr, Stage, aten
@@ -133,10 +135,12 @@ def _join_cofactors(w: Workspace, members: Sequence[tuple[Operand, Term]]) -> Te
     cofactors: list[Term] = []
     for operand, rest in members:
         names = {old: new for old, new in zip(operand.axes, first.axes, strict=True) if old != new}
-        if any(new in o.axes for o in rest.operands for new in names.values()):
+        own = rest.summed - set(operand.axes)
+        if any(new in o.axes and new not in own for o in rest.operands for new in names.values()):
             return None
-        operands = tuple(o.rename(names) for o in rest.operands)
-        cofactors.append(Term(operands, rest.summed - set(operand.axes), rest.coefficient))
+        fresh = {axis: w.axes.fresh(axis.size) for axis in sorted(own & set(names.values()), key=lambda a: a.serial)}
+        operands = tuple(o.rename({**names, **fresh}) for o in rest.operands)
+        cofactors.append(Term(operands, frozenset(fresh.get(axis, axis) for axis in own), rest.coefficient))
     summed = members[0][1].summed & set(first.axes)
     total = _sketch_of(cofactors)
     kept = [axis for axis in dict.fromkeys((*first.axes, *total.axes)) if axis not in summed]
@@ -155,41 +159,76 @@ def _sketch_of(terms: Sequence[Term]) -> Sketch:
 
 
 def _in_order(w: Workspace, cat: Cat) -> Operand:
-    """A Cat as one tensor; places that the parts hold out of order are put right by one gather."""
-    joined, positions = join(w, cat, cat.axis)
+    """A Cat as one tensor. Places that the parts hold out of order are put right piece by piece, or by one gather."""
+    row = _side_by_side(w, cat, cat.axis)
+    positions = np.concatenate(row.positions)
     if np.array_equal(positions, np.arange(cat.axis.size)):
-        return joined
-    tensor = w.program.index_select(joined.tensor, joined.axes.index(cat.axis), np.argsort(positions))
-    return Operand(tensor, joined.axes)
+        return Operand(row.joined(w), row.order)
+    pieces = list(_pieces(row.positions))
+    written = volume(row.order, w.candidates)
+    run = volume(row.order[row.at + 1 :], w.candidates)
+    gathered = w.profile.call + w.profile.gather * written + w.profile.picked * written / run
+    if w.profile.view * len(pieces) > gathered:
+        return Operand(w.program.index_select(row.joined(w), row.at, np.argsort(positions)), row.order)
+    cut = [w.program.index_select(row.tensors[part], row.at, places) for part, places in pieces]
+    return Operand(w.program.cat(cut, row.at), row.order)
+
+
+def _pieces(positions: Sequence[Index]) -> Iterator[tuple[int, Index]]:
+    """The parts cut so that their pieces lie in order: part by number, and places that it holds in a row."""
+    order = np.argsort(np.concatenate(positions))
+    owner = np.concatenate([np.full(len(places), part) for part, places in enumerate(positions)])[order]
+    local = np.concatenate([np.arange(len(places)) for places in positions])[order]
+    cuts = np.flatnonzero((np.diff(owner) != 0) | (np.diff(local) != 1)) + 1
+    for start, end in pairwise([0, *cuts.tolist(), len(order)]):
+        yield int(owner[start]), local[start:end]
 
 
 def join(w: Workspace, cat: Cat, axis: Axis) -> tuple[Operand, Index]:
     """The parts of a Cat side by side along `axis`, and the position in the Cat of each place."""
+    row = _side_by_side(w, cat, axis)
+    return Operand(row.joined(w), row.order), np.concatenate(row.positions)
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """Evaluated parts of a Cat, sorted by position, with dims `order`; dim `at` runs along the concatenation."""
+
+    tensors: list[Expr]
+    positions: list[Index]
+    order: Group
+    at: int
+    stacked: bool
+    """Whether each part is one place, and lacks the dim."""
+
+    def joined(self, w: Workspace) -> Expr:
+        """All parts in one tensor."""
+        return _stack(w, self.tensors, self.order, self.at) if self.stacked else w.program.cat(self.tensors, self.at)
+
+
+def _side_by_side(w: Workspace, cat: Cat, axis: Axis) -> _Row:
     parts = sorted(cat.parts, key=lambda part: int(part.positions[0]))
     forced = [force(w, part.node) for part in parts]
     order = ops.merge_axes([tuple(a for a in o.axes if a not in p.axes) for p, o in zip(parts, forced, strict=True)])
     order = _place_axis(axis, order, [(p.axes, o.axes) for p, o in zip(parts, forced, strict=True)])
     at = order.index(axis)
-    positions = np.concatenate([part.positions for part in parts])
+    positions = [part.positions for part in parts]
+    before, after = order[:at], order[at + 1 :]
     if all(not part.axes and len(operand.axes) + 1 == len(order) for part, operand in zip(parts, forced, strict=True)):
-        return Operand(_stack(w, forced, order, at), order), positions
+        return _Row([ops.arrange(w, o, (*before, *after)) for o in forced], positions, order, at, stacked=True)
     tensors: list[Expr] = []
     for part, operand in zip(parts, forced, strict=True):
-        inner = (*order[:at], *part.axes, *order[at + 1 :])
-        shape = [ops.size_of(a) for a in order]
-        shape[at] = int(np.prod(sizes(part.axes)))
-        tensors.append(w.program.view(ops.expand(w, operand, inner), shape))
-    return Operand(w.program.cat(tensors, at), order), positions
+        shape = [*map(ops.size_of, before), int(np.prod(sizes(part.axes))), *map(ops.size_of, after)]
+        tensors.append(w.program.view(ops.expand(w, operand, (*before, *part.axes, *after)), shape))
+    return _Row(tensors, positions, order, at, stacked=False)
 
 
-def _stack(w: Workspace, operands: Sequence[Operand], order: Group, at: int) -> Expr:
-    """Parts of one place each, in order, as one call."""
-    inner = (*order[:at], *order[at + 1 :])
-    tensors = [ops.arrange(w, operand, inner) for operand in operands]
+def _stack(w: Workspace, tensors: Sequence[Expr], order: Group, at: int) -> Expr:
+    """Tensors of one place each, in order, as one call."""
     if at == 0 and all(t.target is aten.reshape.default and t.args[0].dims == (1, *t.dims) for t in tensors):
         return w.program.cat([t.args[0] for t in tensors], 0)
     shape = tuple(ops.size_of(axis) for axis in order)
-    return w.program.call(aten.stack.default, tensors, at, shape=shape, out=tensors[0].dtype)
+    return w.program.call(aten.stack.default, list(tensors), at, shape=shape, out=tensors[0].dtype)
 
 
 def _place_axis(axis: Axis, order: tuple[Axis, ...], parts: Sequence[tuple[tuple[Axis, ...], ...]]) -> tuple[Axis, ...]:

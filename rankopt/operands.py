@@ -56,13 +56,18 @@ def size_of(axis: Axis) -> Size:
     return Rows() if axis is ROW else axis.size
 
 
+def precedence(axes: Group) -> tuple[bool, int]:
+    """Whose order an elementwise result takes over: that of the operand with rows and the most axes."""
+    return ROW not in axes, -len(axes)
+
+
 def merge_axes(groups: Sequence[Group]) -> Group:
     """All axes of `groups`, in an order that disturbs the longest least, the row axis first where it is added.
 
     The axes that the longest lacks are put before the axis that follows them in their own group, so that `[k, d]` and
     `[n, d]` give `[n, k, d]`, with the shared innermost axis still innermost.
     """
-    ranked = sorted(groups, key=lambda group: (ROW not in group, -len(group)))
+    ranked = sorted(groups, key=precedence)
     order = list(ranked[0])
     for group in ranked[1:]:
         for position in range(len(group) - 1, -1, -1):
@@ -92,7 +97,14 @@ def arrange(w: Workspace, operand: Operand, order: Sequence[Axis]) -> Expr:
 def pointwise(w: Workspace, build: Callable[..., Expr], operands: Sequence[Operand]) -> Operand:
     """`build` on tensors that broadcast against each other."""
     order = merge_axes([operand.axes for operand in operands])
-    return Operand(build(*(arrange(w, operand, order) for operand in operands)), order)
+    result = Operand(build(*(arrange(w, operand, order) for operand in operands)), order)
+    leading = min(operands, key=lambda operand: precedence(operand.axes))
+    w.layouts.derive(result.tensor.serial, order, leading.tensor.serial, leading.axes)
+    for operand in operands:
+        if operand is not leading:
+            kept = tuple(axis for axis in order if axis in operand.axes)
+            w.layouts.read(operand.tensor.serial, operand.axes, ((), (), kept), w.candidates)
+    return result
 
 
 def reduce(w: Workspace, target: Callable[..., Any], operand: Operand, axes: Iterable[Axis]) -> Operand:
@@ -101,7 +113,9 @@ def reduce(w: Workspace, target: Callable[..., Any], operand: Operand, axes: Ite
     if not gone:
         return operand
     tensor = w.program.reduce(target, operand.tensor, [operand.axes.index(axis) for axis in gone])
-    return Operand(tensor, tuple(axis for axis in operand.axes if axis not in gone))
+    result = Operand(tensor, tuple(axis for axis in operand.axes if axis not in gone))
+    w.layouts.derive(tensor.serial, result.axes, operand.tensor.serial, operand.axes)
+    return result
 
 
 def expand(w: Workspace, operand: Operand, order: Sequence[Axis]) -> Expr:

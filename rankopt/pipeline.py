@@ -16,6 +16,7 @@ from rankopt.capture import CapturedModel, capture, name_inputs
 from rankopt.errors import InputError, RolesError, VerificationError
 from rankopt.interface import InputInfo, Interface
 from rankopt.plan import Plan, alternatives, unshared
+from rankopt.prices import DEFAULT, Profile, profile_of
 from rankopt.ranker import Ranker
 from rankopt.report.facts import build_report
 from rankopt.selectors import InputRole, Role, resolve_roles
@@ -36,6 +37,7 @@ def optimize(
     *,
     example_inputs: Any = None,
     candidates: int = 512,
+    backend: str | Profile = DEFAULT,
     passes: Collection[str] | None = None,
     verification: bool = True,
 ) -> Ranker:
@@ -50,6 +52,7 @@ def optimize(
         target: examples of the target inputs, each [N, ...]; or selectors. What no selector names is target.
         example_inputs: with selectors, the arguments of one call on rows: a tuple, a dict of keywords, or a tensor.
         candidates: the number of candidates to optimise for. The ranker takes any number.
+        backend: where the ranker will run, "eager" or "onnxruntime", or a profile of prices that was measured there.
         passes: names of the passes that may be used; all by default.
         verification: compare the ranker with the original on one small request, in float64 and as served. A plan that
             does not agree is dropped for the next one; "unchanged" is always among them.
@@ -57,13 +60,14 @@ def optimize(
     Returns a Ranker, whose `report` says what was saved, what was not, and why. Raises RolesError, InputError,
     CaptureError; VerificationError if no plan agrees with the original.
     """
+    profile = profile_of(backend)
     captured, roles = capture_with_roles(model, context, target, example_inputs)
-    plans = alternatives(captured, roles, candidates, passes)
+    plans = alternatives(captured, roles, candidates, passes, profile)
     for plan in plans:
         ranker = build(captured, roles, plan)
         result = verify(captured, ranker, candidates=SMALL, plan=plan) if verification else None
         if result is None or result.identical:
-            plain = unshared(captured, roles, candidates, passes)
+            plain = unshared(captured, roles, candidates, passes, profile)
             ranker.report = build_report(captured, roles, plan, plans, plain, ranker.stages, result)
             return ranker
     raise VerificationError(
@@ -79,13 +83,15 @@ def explain(
     *,
     example_inputs: Any = None,
     candidates: int = 512,
+    backend: str | Profile = DEFAULT,
     passes: Collection[str] | None = None,
 ) -> Any:
     """The report of `optimize`, without verification and without a ranker."""
+    profile = profile_of(backend)
     captured, roles = capture_with_roles(model, context, target, example_inputs)
-    plans = alternatives(captured, roles, candidates, passes)
+    plans = alternatives(captured, roles, candidates, passes, profile)
     stages = split(plans[0].exprs, plans[0].outputs, plans[0].workspace.program.constants)
-    plain = unshared(captured, roles, candidates, passes)
+    plain = unshared(captured, roles, candidates, passes, profile)
     return build_report(captured, roles, plans[0], plans, plain, stages, None)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from rankopt import cost
+from rankopt import cost, timing
 from rankopt.axes import ROW, Group, Rows, Shape
 from rankopt.capture import CapturedModel, ModelInput
 from rankopt.dims import from_tensor, renamed
@@ -19,6 +19,7 @@ from rankopt.errors import RolesError
 from rankopt.interpreter import Interpretation, Interpreter
 from rankopt.layout import Layout, Layouts
 from rankopt.passes import NAMES
+from rankopt.prices import DEFAULT, Profile
 from rankopt.program import Expr, Origin, Stage, reachable
 from rankopt.selectors import InputRole, Role
 from rankopt.structure import concatenate
@@ -29,11 +30,15 @@ FULL = Policy("full")
 SHARED = Policy("full, shared values evaluated", share_values=True)
 SPLIT = Policy("split only", compose=False, share_values=True)
 DENSE = Policy("no pending sums", defer=False, compose=False)
+ONCE = Policy("context once", once=True, defer=False, compose=False)
 UNCHANGED = Policy("unchanged", unchanged=True, defer=False, compose=False)
 UNSHARED = Policy("without sharing", share=False)
 
-POLICIES: tuple[Policy, ...] = (FULL, SHARED, SPLIT, DENSE, UNCHANGED)
+POLICIES: tuple[Policy, ...] = (FULL, SHARED, SPLIT, DENSE, ONCE, UNCHANGED)
 """In the order in which a draw is decided."""
+
+REFINED = 2
+"""How many of the cheapest plans are refined."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +68,17 @@ def interpret(
     candidates: int,
     policy: Policy = FULL,
     passes: Collection[str] | None = None,
+    profile: Profile = DEFAULT,
     layouts: Mapping[int, Layout] | None = None,
 ) -> Plan:
-    """The program that `policy` leads to. `passes` names the passes that may be used (all by default), `layouts` the
-    order in which products are laid out.
+    """The program that `policy` leads to, at the prices of `profile`.
+
+    `passes` names the passes that may be used (all by default), `layouts` the order in which products are laid out.
 
     Raises RolesError for a pass that does not exist.
     """
     disabled = _disabled(passes)
-    w = Workspace(candidates, policy, layouts=Layouts(layouts or {}))
+    w = Workspace(candidates, policy, profile=profile, layouts=Layouts(layouts or {}))
     inputs: dict[str, Value] = {}
     for item, role in zip(captured.inputs, roles, strict=True):
         w.program.origin = Origin(item.placeholder, "input")
@@ -82,7 +89,7 @@ def interpret(
         inputs[weight.placeholder] = Value(value.groups, value.node, known)
     interpretation = Interpreter(w, captured.graph_module, captured.rows, disabled).interpret(inputs)
     exprs = reachable(interpretation.outputs)
-    time = cost.total_time(exprs, candidates, w.profile)
+    time = timing.total_time(exprs, candidates, w.profile)
     return Plan(policy, candidates, w, interpretation, exprs, cost.flops(exprs), time)
 
 
@@ -91,28 +98,34 @@ def alternatives(
     roles: Sequence[InputRole],
     candidates: int,
     passes: Collection[str] | None = None,
+    profile: Profile = DEFAULT,
     policies: Sequence[Policy] = POLICIES,
 ) -> list[Plan]:
     """The plans of all policies, the cheapest first; of equals, the one listed first.
 
-    The cheapest is tried once more with the parts of its values kept apart, and with the layouts that its readers want.
+    The two cheapest are tried once more with the parts of their values kept apart, and each of these with the layouts
+    that its readers want.
     """
-    plans = [interpret(captured, roles, candidates, policy, passes) for policy in policies]
-    best = min(plans, key=lambda plan: plan.time)
-    if not best.policy.unchanged:
-        apart = replace(best.policy, name=f"{best.policy.name}, parts apart", coalesce=False)
-        plans.append(interpret(captured, roles, candidates, apart, passes))
-    best = min(plans, key=lambda plan: plan.time)
-    if layouts := best.workspace.layouts.better():
-        plans.append(interpret(captured, roles, candidates, best.policy, passes, layouts))
+    plans = [interpret(captured, roles, candidates, policy, passes, profile) for policy in policies]
+    tried = {round(plan.time): plan for plan in plans if plan.policy.rewrites}
+    for plan in sorted(tried.values(), key=lambda plan: plan.time)[:REFINED]:
+        apart = replace(plan.policy, name=f"{plan.policy.name}, parts apart", coalesce=False)
+        variants = [plan, interpret(captured, roles, candidates, apart, passes, profile)]
+        plans.append(variants[1])
+        wanted = [(variant.policy, variant.workspace.layouts.better(profile)) for variant in variants]
+        plans.extend(interpret(captured, roles, candidates, p, passes, profile, asked) for p, asked in wanted if asked)
     return sorted(plans, key=lambda plan: plan.time)
 
 
 def unshared(
-    captured: CapturedModel, roles: Sequence[InputRole], candidates: int, passes: Collection[str] | None = None
+    captured: CapturedModel,
+    roles: Sequence[InputRole],
+    candidates: int,
+    passes: Collection[str] | None = None,
+    profile: Profile = DEFAULT,
 ) -> Plan:
     """The model rewritten as if every input were target: what plain rewriting gains, without any sharing."""
-    return interpret(captured, roles, candidates, UNSHARED, passes)
+    return interpret(captured, roles, candidates, UNSHARED, passes, profile)
 
 
 def _disabled(passes: Collection[str] | None) -> frozenset[str]:

@@ -21,6 +21,7 @@ from torch.export import ExportedProgram
 
 from rankopt.calls import example_call
 from rankopt.capture import CapturedModel, capture
+from rankopt.eager import eager
 from rankopt.errors import InputError, StageError, VerificationError
 from rankopt.interface import InputInfo, Interface
 from rankopt.requests import Request, split_rows
@@ -44,6 +45,7 @@ class Ranker(nn.Module):
         super().__init__()
         self.stages = stages
         self.interface = interface
+        self._eager = (eager(stages.context_stage), eager(stages.candidate_stage))
         self._sources = [self._register(source.name, source.is_constant, weights) for source in stages.sources]
         self._sources_list: list[Tensor] = []
         self._prepared_list: list[Tensor] = []
@@ -103,7 +105,8 @@ class Ranker(nn.Module):
     def _run_context(self, prepared: Sequence[Tensor], context: Mapping[str, Tensor]) -> State:
         stages = self.stages
         weights = [prepared[i] for i in stages.context_weights]
-        results = stages.context_stage(*weights, *(context[name] for name in stages.context_inputs))
+        run = self._eager[0] if _runs_eagerly() else stages.context_stage
+        results = run(*weights, *(context[name] for name in stages.context_inputs))
         return {tensor.name: result for tensor, result in zip(stages.state, results, strict=True)}
 
     def _run_candidates(
@@ -112,9 +115,8 @@ class Ranker(nn.Module):
         stages = self.stages
         weights = [prepared[i] for i in stages.candidate_weights]
         values = [state[tensor.name] for tensor in stages.state]
-        result: tuple[Tensor, ...] = stages.candidate_stage(
-            *weights, *values, *(target[name] for name in stages.target_inputs)
-        )
+        run = self._eager[1] if _runs_eagerly() else stages.candidate_stage
+        result: tuple[Tensor, ...] = run(*weights, *values, *(target[name] for name in stages.target_inputs))
         return result
 
     def arguments(self, request: Request) -> dict[str, Tensor]:
@@ -338,6 +340,11 @@ class Ranker(nn.Module):
             return f"_{name}"
         put_tensor(self, name, weights[name])
         return name
+
+
+def _runs_eagerly() -> bool:
+    """Whether intermediates may be overwritten: nobody needs them for gradients, or traces the calls."""
+    return not torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
 def _listed(inputs: Sequence[tuple[str, tuple[int, ...] | None, torch.dtype]]) -> str:

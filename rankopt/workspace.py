@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from rankopt.axes import AxisFactory
-from rankopt.cost import DEFAULT, Profile
 from rankopt.layout import Layouts
+from rankopt.prices import DEFAULT, Profile
 from rankopt.program import Program
 
 
@@ -31,8 +31,15 @@ class Policy:
     can, which saves copies and costs more, smaller calls."""
     share: bool = True
     """Treat context inputs as rank-2; without it only plain rewriting remains (a baseline for the report)."""
+    once: bool = False
+    """Run what reads context alone once per request, and everything else on tiled rows as the model wrote it."""
     unchanged: bool = False
     """Run the original ops on tiled rows."""
+
+    @property
+    def rewrites(self) -> bool:
+        """Whether laws are applied to values that differ between candidates."""
+        return not (self.once or self.unchanged)
 
 
 @dataclass(frozen=True, slots=True)

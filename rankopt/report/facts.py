@@ -59,8 +59,8 @@ def build_report(
         verification: the comparison with the original, if there was one.
     """
     before = next(tried for tried in plans if tried.policy.unchanged)
-    # The unchanged plan looks into nothing: what the best rewriting found out is what is known of the nodes.
-    looked = plan if not plan.policy.unchanged else next(t for t in plans if not t.policy.unchanged)
+    # A plan that rewrites nothing looks into nothing: what the best rewriting found out is what is known of the nodes.
+    looked = plan if plan.policy.rewrites else next(tried for tried in plans if tried.policy.rewrites)
     work = account(captured.graph_module.graph, before.exprs, plan.exprs, plan.candidates)
     nodes = _nodes(captured, plan, looked, work)
     return Report(
@@ -98,7 +98,7 @@ def _policies(plan: Plan, plans: Sequence[Plan]) -> tuple[PolicyFacts, ...]:
 def _why_unchanged(plan: Plan, plans: Sequence[Plan]) -> str:
     if not plan.policy.unchanged:
         return ""
-    best = next(tried for tried in plans if not tried.policy.unchanged)
+    best = next(tried for tried in plans if tried.policy.rewrites)
     if plans[0] is not plan:
         return "the rewritten programs did not give the scores of the model"
     old, new = (words.joined(tried.flops).at(plan.candidates) for tried in (plan, best))

@@ -10,6 +10,7 @@ from properties.recorder import Recorded
 from torch import Tensor, fx
 
 from rankopt.axes import Rows
+from rankopt.eager import eager
 from rankopt.plan import POLICIES, Plan, interpret
 from rankopt.program import Expr, Leaf, Stage
 from rankopt.requests import Request, tile
@@ -59,7 +60,7 @@ def plans_of(recorded: Recorded, policies: Sequence[Policy], candidates: int) ->
     for policy in policies:
         plan = interpret(recorded.captured, recorded.roles, candidates, policy)
         yield policy, plan
-        if layouts := plan.workspace.layouts.better():
+        if layouts := plan.workspace.layouts.better(plan.workspace.profile):
             yield policy, interpret(recorded.captured, recorded.roles, candidates, policy, layouts=layouts)
 
 
@@ -108,13 +109,26 @@ def original(recorded: Recorded, request: Request) -> list[Tensor]:
 
 
 def run(stages: Stages, weights: Mapping[str, Tensor], request: Request) -> Sequence[Tensor]:
-    """The outputs of the three stages."""
+    """The outputs of the three stages. Run eagerly, each must give the same numbers and leave its arguments alone."""
     sources = [stages.constants[s.name] if s.is_constant else weights[s.name] for s in stages.sources]
     prepared = stages.weight_stage(*sources)
     context = (request.context[name] for name in stages.context_inputs)
-    state = stages.context_stage(*(prepared[i] for i in stages.context_weights), *context)
+    state = _both_ways(stages.context_stage, [*(prepared[i] for i in stages.context_weights), *context])
     target = (request.target[name] for name in stages.target_inputs)
-    return stages.candidate_stage(*(prepared[i] for i in stages.candidate_weights), *state, *target)
+    return _both_ways(stages.candidate_stage, [*(prepared[i] for i in stages.candidate_weights), *state, *target])
+
+
+def _both_ways(stage: fx.GraphModule, arguments: Sequence[Tensor]) -> Sequence[Tensor]:
+    results: Sequence[Tensor] = stage(*arguments)
+    kept = [argument.clone() for argument in arguments]
+    for found, expected in zip(eager(stage)(*arguments), results, strict=True):
+        scale = float(expected.double().abs().nan_to_num(0.0, 0.0, 0.0).max()) if expected.numel() else 1.0
+        if why := difference(found, expected, max(scale, 1.0)):
+            raise Mismatch(f"run eagerly, a stage gives other numbers: {why}")
+    for argument, copy in zip(arguments, kept, strict=True):
+        if not torch.equal(argument.nan_to_num(), copy.nan_to_num()):
+            raise Mismatch("run eagerly, a stage overwrites its arguments")
+    return results
 
 
 def difference(found: Tensor, expected: Tensor, scale: float, tolerance: float = TOLERANCE) -> str:

@@ -1,0 +1,134 @@
+"""Eager execution: how a stage is run call by call, when no gradient is recorded and no compiler looks on.
+
+The graphs of a plan are functional calls of ATen, for training, export and compilers. Two things make them slow to run
+as they are, and are put right in a copy that makes the same calls:
+
+- `torch.ops.aten.relu.default(x)` goes through a generic dispatcher, `torch.relu(x)` has a binding of its own;
+- fresh memory has to be mapped before it is written, which for large intermediates costs more than the arithmetic: an
+  elementwise call overwrites an operand that nobody reads afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import fx
+
+from rankopt.cost import FREE
+from rankopt.program import Expr, aten
+
+NATIVE: dict[Any, Callable[..., Any] | str] = {
+    aten.reshape.default: "reshape", aten.permute.default: "permute", aten.expand.default: "expand",
+    aten.select.int: "select", aten.transpose.int: "transpose", aten.t.default: "t",
+    aten.unsqueeze.default: "unsqueeze", aten.sym_size.int: "size", aten.squeeze.dim: "squeeze",
+    aten.flatten.using_ints: "flatten", aten.unflatten.int: "unflatten",
+    aten.add.Tensor: torch.add, aten.sub.Tensor: torch.sub, aten.mul.Tensor: torch.mul, aten.mul.Scalar: torch.mul,
+    aten.div.Tensor: torch.div, aten.neg.default: torch.neg, aten.relu.default: torch.relu,
+    aten.exp.default: torch.exp, aten.sigmoid.default: torch.sigmoid, aten.tanh.default: torch.tanh,
+    aten.reciprocal.default: torch.reciprocal, aten.clamp_min.default: torch.clamp_min, aten.sqrt.default: torch.sqrt,
+    aten.rsqrt.default: torch.rsqrt, aten.maximum.default: torch.maximum,
+    aten.mm.default: torch.mm, aten.addmm.default: torch.addmm, aten.bmm.default: torch.bmm,
+    aten.baddbmm.default: torch.baddbmm, aten.matmul.default: torch.matmul,
+    aten.linear.default: torch.nn.functional.linear,
+    aten.cat.default: torch.cat, aten.stack.default: torch.stack, aten.index_select.default: torch.index_select,
+    aten.embedding.default: torch.embedding, aten.softmax.int: torch.softmax, aten.layer_norm.default: torch.layer_norm,
+    aten.sum.dim_IntList: torch.sum, aten.mean.dim: torch.mean, aten.amax.default: torch.amax,
+    aten.where.self: torch.where,
+}  # fmt: skip
+"""Calls that have a binding with the same arguments: a function, or a method by its name."""
+
+OVERWRITING = {
+    aten.add.Tensor: "add_", aten.sub.Tensor: "sub_", aten.mul.Tensor: "mul_", aten.mul.Scalar: "mul_",
+    aten.div.Tensor: "div_", aten.neg.default: "neg_", aten.relu.default: "relu_", aten.exp.default: "exp_",
+    aten.sigmoid.default: "sigmoid_", aten.tanh.default: "tanh_", aten.reciprocal.default: "reciprocal_",
+    aten.clamp_min.default: "clamp_min_", aten.baddbmm.default: "baddbmm_",
+}  # fmt: skip
+"""Calls that have a method which replaces the first operand by the result."""
+
+COMMUTATIVE = frozenset({aten.add.Tensor, aten.mul.Tensor})
+
+
+def eager(functional: fx.GraphModule) -> fx.GraphModule:
+    """The same function, quicker to run. Neither its arguments nor its results are overwritten."""
+    graph = fx.Graph()
+    env: dict[fx.Node, fx.Node] = {}
+    memory = _Memory(functional.graph)
+    for node in functional.graph.nodes:
+        victim = memory.overwritten_by(node) if node.target in OVERWRITING else None
+        memory.add(node, victim)
+        copied = env[node] = graph.node_copy(node, env.__getitem__)
+        if victim is not None:
+            first, *rest = node.args if node.args[0] is victim else (victim, node.args[0])
+            copied.args = fx.map_arg((first, *rest), env.__getitem__)
+            copied.op, copied.target = "call_method", OVERWRITING[node.target]
+        else:
+            _call_natively(copied)
+    return fx.GraphModule({}, graph, class_name=type(functional).__name__)
+
+
+def _call_natively(node: fx.Node) -> None:
+    if node.target is aten.slice.Tensor and len(node.args) == 4 and not node.kwargs:
+        tensor, dim, start, end = node.args
+        length = node.meta["expr"].dims[dim] if isinstance(dim, int) and "expr" in node.meta else None
+        if isinstance(start, int) and isinstance(length, int) and start >= 0 and end != start:
+            node.op, node.target, node.args = "call_method", "narrow", (tensor, dim, start, length)
+        return
+    native = NATIVE.get(node.target)
+    if isinstance(native, str):
+        node.op, node.target = "call_method", native
+    elif native is not None:
+        node.target = native
+
+
+class _Memory:
+    """Which memory each node lies in, and when that is read for the last time."""
+
+    def __init__(self, graph: fx.Graph) -> None:
+        self.order = {node: i for i, node in enumerate(graph.nodes)}
+        self.base: dict[fx.Node, fx.Node] = {}
+        self.last_read: dict[fx.Node, int] = {}
+
+    def add(self, node: fx.Node, victim: fx.Node | None) -> None:
+        """A view lies where its operand does, an overwriting call where its victim does, any other in fresh memory."""
+        source = victim
+        if source is None and node.op == "call_function" and node.target not in FRESH:
+            source = next(iter(node.all_input_nodes), None)
+        base = self.base[source] if source is not None else node
+        self.base[node] = base
+        last = max((self.order[user] for user in node.users), default=0)
+        self.last_read[base] = max(self.last_read.get(base, 0), last)
+
+    def overwritten_by(self, node: fx.Node) -> fx.Node | None:
+        """The operand that `node` may replace by its result."""
+        operands = node.args[:2] if node.target in COMMUTATIVE and not node.kwargs else node.args[:1]
+        return next((x for x in operands if isinstance(x, fx.Node) and self._is_free(x, node)), None)
+
+    def _is_free(self, operand: fx.Node, node: fx.Node) -> bool:
+        base = self.base[operand]
+        dies_here = self.last_read[base] == self.order[node]
+        shared = sum(self.base[x] is base for x in node.all_input_nodes) > 1
+        return dies_here and not shared and _alike(operand, node) and _is_owned(operand)
+
+
+FRESH = frozenset(NATIVE) - FREE
+"""Calls that write their result into memory of its own. Any other may return an operand, or a view of one."""
+
+
+def _alike(operand: fx.Node, result: fx.Node) -> bool:
+    x, y = _expr(operand), _expr(result)
+    return x is not None and y is not None and x.shape == y.shape and x.dtype == y.dtype
+
+
+def _is_owned(operand: fx.Node) -> bool:
+    """Whether a tensor is memory written by a call, or a view in which each place is an element of its own."""
+    while operand.target in FREE and operand.all_input_nodes:
+        if operand.target in (aten.expand.default, aten.expand_as.default):
+            return False
+        operand = operand.all_input_nodes[0]
+    return operand.op == "call_function" and operand.target in FRESH
+
+
+def _expr(node: fx.Node) -> Expr | None:
+    return node.meta.get("expr")

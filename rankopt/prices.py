@@ -1,0 +1,180 @@
+"""What things cost, by backend: the numbers with which decisions are made.
+
+All were measured, on one core of a server CPU in float32 (`rankopt calibrate` measures a machine's own). Only their
+ratios matter. Multiply-adds of large products are cheap, and everything else is dearer than one would think: an element
+written costs as much as six of them, one that is moved up to two hundred, a call as much as a hundred thousand.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from rankopt.errors import FormatError, InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Prices in nanoseconds."""
+
+    name: str
+    """The backend that they are of."""
+    call: float
+    """Dispatch of a call that does work."""
+    view: float
+    """Dispatch of a call that makes a view."""
+    multiply_add: float
+    """One multiply-add of a large matrix product."""
+    narrow: tuple[tuple[int, float], ...]
+    """How many times dearer it is where the result has fewer columns than the given number, ascending."""
+    short: tuple[tuple[int, float], ...]
+    """The same for rows."""
+    matrix: float
+    """Set-up of one matrix in a batch of products."""
+    small_multiply_add: float
+    """One multiply-add in a batch of small matrices."""
+    product_element: float
+    """One element of the result of a product."""
+    element: float
+    """One element written by a simple elementwise call."""
+    broadcast: float
+    """One run of neighbours in the result of an elementwise call along which each operand is whole, or repeated."""
+    function: float
+    """One element of a transcendental function."""
+    norm: float
+    """One element of a softmax or a norm."""
+    norm_row: float
+    """One row of a softmax or a norm."""
+    reduced: float
+    """One element read by a sum."""
+    maximum: float
+    """One element read by a maximum over few elements."""
+    gather: float
+    """One element of a concatenation or of a gather of rows."""
+    picked: float
+    """One run of neighbours that is gathered."""
+    run: float
+    """One run of neighbours that is moved when dims are permuted."""
+    moved: float
+    """One element that is moved on its own."""
+    transposed: float
+    """One element of matrices that are transposed."""
+    strided_batch: bool
+    """Whether a batch of matrices may lie between their rows."""
+    threads: int = 2
+    """Threads that work on one call."""
+    grain: float = 10_000.0
+    """Work that keeps one thread busy; less is not shared."""
+
+    def shared(self, work: float) -> float:
+        """Time of one call's work, on several threads if there is enough of it."""
+        return work / min(max(work / self.grain, 1.0), self.threads)
+
+    def product(self, batch: int, rows: int, columns: int, inner: int) -> float:
+        """Time of `batch` products `[rows, inner] @ [inner, columns]`, without dispatch."""
+        written = self.product_element * batch * rows * columns
+        work = batch * rows * columns * inner
+        large = self.multiply_add * self._factor(rows, columns) * work
+        if batch == 1:
+            return large + written
+        small = rows * columns * inner < SMALL
+        return self.matrix * batch + (self.small_multiply_add * work if small else large) + written
+
+    def _factor(self, rows: int, columns: int) -> float:
+        narrow = next((factor for width, factor in self.narrow if columns < width), 1.0)
+        short = next((factor for width, factor in self.short if rows < width), 1.0)
+        return max(narrow, short)
+
+    def move(self, elements: int, run: int, *, planar: bool = False) -> float:
+        """Time of a copy of `elements` into another order, in runs of `run` that stay together."""
+        if planar and run == 1:
+            return self.transposed * elements
+        return min(self.moved * elements, self.run * elements / run) + self.gather * elements
+
+
+SMALL = 200_000
+"""Multiply-adds of a matrix product that is small enough to be slow in a batch."""
+
+EAGER = Profile(
+    name="eager",
+    call=5000.0,
+    view=2200.0,
+    multiply_add=0.030,
+    narrow=((2, 6.0), (12, 10.0), (16, 3.0), (32, 1.4)),
+    short=((2, 4.0), (6, 4.0), (12, 2.3), (32, 1.5)),
+    matrix=100.0,
+    small_multiply_add=0.11,
+    product_element=0.15,
+    element=0.16,
+    broadcast=4.0,
+    function=1.2,
+    norm=1.3,
+    norm_row=40.0,
+    reduced=0.65,
+    maximum=2.0,
+    gather=0.2,
+    picked=0.3,
+    run=11.0,
+    moved=1.6,
+    transposed=1.4,
+    strided_batch=True,
+)
+"""PyTorch, calls one by one."""
+
+ONNX_RUNTIME = Profile(
+    name="onnxruntime",
+    call=1000.0,
+    view=500.0,
+    multiply_add=0.027,
+    narrow=((2, 14.0), (6, 4.5), (12, 2.2), (16, 1.8), (32, 1.2)),
+    short=((2, 4.0), (6, 1.6), (32, 1.2)),
+    matrix=150.0,
+    small_multiply_add=0.075,
+    product_element=0.15,
+    element=0.22,
+    broadcast=22.0,
+    function=0.5,
+    norm=0.7,
+    norm_row=25.0,
+    reduced=0.4,
+    maximum=0.4,
+    gather=0.25,
+    picked=8.0,
+    run=25.0,
+    moved=6.5,
+    transposed=0.4,
+    strided_batch=False,
+)
+"""ONNX Runtime's CPU provider, at its default optimisation level."""
+
+PROFILES = {profile.name: profile for profile in (EAGER, ONNX_RUNTIME)}
+DEFAULT = EAGER
+
+
+def to_json(profile: Profile) -> dict[str, Any]:
+    """A profile as plain data."""
+    return asdict(profile)
+
+
+def from_json(data: Any) -> Profile:
+    """The profile that `to_json` describes. Raises FormatError where it does not."""
+    expected = {field.name for field in fields(Profile)}
+    if not isinstance(data, dict) or set(data) != expected:
+        found = sorted(data) if isinstance(data, dict) else type(data).__name__
+        raise FormatError(
+            f"this is no profile of prices.\n  expected: {sorted(expected)}\n  found: {found}\n"
+            "  fix: write one with `rankopt calibrate`"
+        )
+    steps = {name: tuple(map(tuple, data[name])) for name in ("narrow", "short")}
+    return Profile(**{**data, **steps})
+
+
+def profile_of(backend: str | Profile) -> Profile:
+    """The prices of a backend, given by its name or as they are. Raises InputError for a name that is not known."""
+    if isinstance(backend, Profile):
+        return backend
+    if backend not in PROFILES:
+        raise InputError(
+            f"no backend is named '{backend}'.\n  expected: {', '.join(PROFILES)}\n  fix: name the one that will serve"
+        )
+    return PROFILES[backend]

@@ -1,0 +1,85 @@
+"""Prices: what is dear in reality is dear in the estimate."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from rankopt.axes import Rows
+from rankopt.errors import FormatError, InputError
+from rankopt.prices import EAGER, ONNX_RUNTIME, PROFILES, from_json, profile_of, to_json
+from rankopt.program import Expr, Program, Stage, aten
+from rankopt.timing import time
+
+N = 512
+
+
+@pytest.fixture
+def program() -> Program:
+    return Program()
+
+
+def _candidates(program: Program, *sizes: int) -> Expr:
+    return program.input("x", (Rows(), *sizes), torch.float32, Stage.CANDIDATE)
+
+
+def _mm(program: Program, x: Expr, columns: int) -> Expr:
+    weight = program.weight(f"w{columns}", torch.empty(int(str(x.dims[1])), columns))
+    return program.call(aten.mm.default, x, weight, shape=(x.dims[0], columns), out=x.dtype)
+
+
+def test_what_runs_once_per_model_is_free(program: Program) -> None:
+    weight = program.weight("w", torch.empty(64, 64))
+    assert time(program.scale(weight, 2.0), N) == 0.0
+
+
+def test_a_narrow_product_costs_more_per_multiply_add(program: Program) -> None:
+    x = _candidates(program, 64)
+    assert time(_mm(program, x, 8), N, EAGER) > 0.5 * time(_mm(program, x, 64), N, EAGER)
+
+
+def test_moving_the_innermost_dim_costs_more_than_moving_whole_runs(program: Program) -> None:
+    x = _candidates(program, 6, 2, 16)
+    runs = program.view(program.permute(x, [0, 2, 1, 3]), (Rows(), 192))
+    apart = program.view(program.permute(x, [0, 3, 2, 1]), (Rows(), 192))
+    for profile in PROFILES.values():
+        assert time(program.view(x, (Rows(), 192)), N, profile) == profile.view
+        assert profile.view < time(runs, N, profile) < time(apart, N, profile)
+
+
+def test_reading_a_permuted_tensor_elementwise_is_a_copy(program: Program) -> None:
+    x, y = _candidates(program, 4, 32), program.input("y", (Rows(), 32, 4), torch.float32, Stage.CANDIDATE)
+    assert time(program.add(x, program.permute(y, [0, 2, 1])), N) > 2 * time(program.add(x, x), N)
+
+
+def test_onnx_runtime_pays_for_repeating_along_short_runs(program: Program) -> None:
+    x, scalar = _candidates(program, 32, 8), program.input("s", (Rows(), 32, 1), torch.float32, Stage.CANDIDATE)
+    dear = time(program.mul(x, scalar), N, ONNX_RUNTIME) / time(program.mul(x, x), N, ONNX_RUNTIME)
+    assert dear > time(program.mul(x, scalar), N, EAGER) / time(program.mul(x, x), N, EAGER)
+
+
+def test_threads_share_what_is_large(program: Program) -> None:
+    x = _candidates(program, 512)
+    large, alone = _mm(program, x, 512), replace(EAGER, threads=1)
+    assert time(large, N, EAGER) == pytest.approx(alone.call + (time(large, N, alone) - alone.call) / 2)
+    assert time(large, 1, EAGER) == pytest.approx(time(large, 1, alone), rel=0.6)
+
+
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
+def test_a_profile_survives_json(profile: Any) -> None:
+    assert from_json(json.loads(json.dumps(to_json(profile)))) == profile
+
+
+@pytest.mark.parametrize("data", [None, [], {}, {"name": "eager"}])
+def test_what_is_no_profile_is_refused(data: Any) -> None:
+    with pytest.raises(FormatError, match="no profile of prices"):
+        from_json(data)
+
+
+def test_a_backend_that_is_not_known_is_refused() -> None:
+    with pytest.raises(InputError, match="expected: eager, onnxruntime"):
+        profile_of("tensorrt")
