@@ -137,7 +137,9 @@ def agree(subject: Subject, ranker: Ranker, candidates: Sequence[int] = CHECKED)
 
 def _truth(subject: Subject, rows: Mapping[str, Tensor]) -> list[Tensor]:
     """The scores of the original in float64. Where it does not run in float64 (it names float32 itself), those of the
-    captured graph, which must then be near to the original's own."""
+    captured graph, which must then be near to the original's own. One that names float32 and runs all the same rounds
+    there: the mean of deepctr-torch's histories is 1e-10 off for that reason.
+    """
     wide = {name: value.to(widened(value.dtype)) for name, value in rows.items()}
     try:
         return call(copy.deepcopy(subject.model).double(), subject.captured, wide)
