@@ -21,6 +21,10 @@ import torch
 RESULTS = Path(__file__).parent / "results"
 
 
+SETTLING, TIMED = 2, 4
+"""Calls per round before those that are timed, and of these."""
+
+
 @dataclass(frozen=True, slots=True)
 class Timing:
     """Milliseconds per call: median and quartiles over the rounds."""
@@ -36,8 +40,8 @@ def interleaved(
 ) -> dict[str, Timing]:
     """Times of `calls`, in turn. Stops after `seconds`, but not before five rounds.
 
-    Before each timed call the same call is made once untimed: it finds the caches and the allocator as it left them
-    itself, as it would in a process of its own, and not as what it is compared with left them.
+    The timed calls of a round follow untimed ones of the same: they find the caches and the allocator as they left them
+    themselves, as they would in a process of their own, and not as what they are compared with left them.
     """
     for _ in range(warmup):
         for call in calls.values():
@@ -46,10 +50,12 @@ def interleaved(
     start = time.perf_counter()
     for done in range(rounds):
         for name, call in calls.items():
-            call()
-            begin = time.perf_counter()
-            call()
-            times[name].append((time.perf_counter() - begin) * 1e3)
+            for _ in range(SETTLING):
+                call()
+            for _ in range(TIMED):
+                begin = time.perf_counter()
+                call()
+                times[name].append((time.perf_counter() - begin) * 1e3)
         if done >= 4 and time.perf_counter() - start > seconds:
             break
     return {name: _timing(values) for name, values in times.items()}

@@ -72,6 +72,7 @@ def headline() -> list[Subject]:
     return [
         subject("dlrm", "dlrm", 27, 4, embedding_dim=128, top=(512, 256)),
         subject("dcnv2", "dcnv2", 40, 12, embedding_dim=16, layers=3, head=(256, 128, 64, 32)),
+        subject("dcnv2, cross layers only", "dcnv2", 40, 12, embedding_dim=16, layers=3, head=()),
         subject("autoint", "autoint", 20, 6, embedding_dim=32, layers=1, deep=()),
         subject("mlcc", "mlcc", 20, 6, embedding_dim=32),
     ]
