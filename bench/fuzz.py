@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -23,12 +22,12 @@ from properties.checking import assert_same
 from properties.recorder import Recorded
 from properties.strategy import programs
 
-from rankopt.plan import FULL, POLICIES, UNSHARED
+from rankopt.plan import FULL, POLICIES, UNSHARED, other_forms
 
 BATCH = 500
 """Programs per search; each search ends at its first failure, shrunk."""
 
-POLICIES_IN_TURN = (*POLICIES, UNSHARED, replace(FULL, name="full, parts apart", coalesce=False))
+POLICIES_IN_TURN = (*POLICIES, UNSHARED, *other_forms(FULL))
 
 
 def search(count: int, number: int, longest: int) -> tuple[int, str]:

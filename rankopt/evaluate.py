@@ -210,7 +210,7 @@ def _side_by_side(w: Workspace, cat: Cat, axis: Axis) -> _Row:
     parts = sorted(cat.parts, key=lambda part: int(part.positions[0]))
     forced = [force(w, part.node) for part in parts]
     order = ops.merge_axes([tuple(a for a in o.axes if a not in p.axes) for p, o in zip(parts, forced, strict=True)])
-    order = _place_axis(axis, order, [(p.axes, o.axes) for p, o in zip(parts, forced, strict=True)])
+    order = _place_axis(w, axis, order, [(p.axes, o.axes) for p, o in zip(parts, forced, strict=True)])
     at = order.index(axis)
     positions = [part.positions for part in parts]
     before, after = order[:at], order[at + 1 :]
@@ -231,7 +231,7 @@ def _stack(w: Workspace, tensors: Sequence[Expr], order: Group, at: int) -> Expr
     return w.program.call(aten.stack.default, list(tensors), at, shape=shape, out=tensors[0].dtype)
 
 
-def _place_axis(axis: Axis, order: tuple[Axis, ...], parts: Sequence[tuple[tuple[Axis, ...], ...]]) -> tuple[Axis, ...]:
+def _place_axis(w: Workspace, axis: Axis, order: Group, parts: Sequence[tuple[Group, Group]]) -> Group:
     """Puts the concatenated axis where the largest part has its own."""
     for own, axes in sorted(parts, key=lambda part: -len(part[1])):
         inside = [a for a in own if a in axes]
@@ -239,5 +239,5 @@ def _place_axis(axis: Axis, order: tuple[Axis, ...], parts: Sequence[tuple[tuple
             after = [a for a in axes[axes.index(inside[-1]) + 1 :] if a in order]
             at = order.index(after[0]) if after else len(order)
             return (*order[:at], axis, *order[at:])
-    at = 1 if order[:1] == (ROW,) else 0
+    at = 1 if order[:1] == (ROW,) and not w.policy.outermost else 0
     return (*order[:at], axis, *order[at:])

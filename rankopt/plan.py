@@ -103,18 +103,23 @@ def alternatives(
 ) -> list[Plan]:
     """The plans of all policies, the cheapest first; of equals, the one listed first.
 
-    The two cheapest are tried once more with the parts of their values kept apart, and each of these with the layouts
-    that its readers want.
+    The two cheapest are tried once more in other forms, with the parts of their values kept apart and stacked outermost,
+    and each form with the layouts that its readers want.
     """
     plans = [interpret(captured, roles, candidates, policy, passes, profile) for policy in policies]
-    tried = {round(plan.time): plan for plan in plans if plan.policy.rewrites}
-    for plan in sorted(tried.values(), key=lambda plan: plan.time)[:REFINED]:
-        apart = replace(plan.policy, name=f"{plan.policy.name}, parts apart", coalesce=False)
-        variants = [plan, interpret(captured, roles, candidates, apart, passes, profile)]
-        plans.append(variants[1])
-        wanted = [(variant.policy, variant.workspace.layouts.better(profile)) for variant in variants]
+    distinct = {round(plan.time): plan for plan in plans if plan.policy.rewrites}
+    for plan in sorted(distinct.values(), key=lambda plan: plan.time)[:REFINED]:
+        forms = [plan, *(interpret(captured, roles, candidates, p, passes, profile) for p in other_forms(plan.policy))]
+        wanted = [(form.policy, form.workspace.layouts.better(profile)) for form in forms]
+        plans.extend(forms[1:])
         plans.extend(interpret(captured, roles, candidates, p, passes, profile, asked) for p, asked in wanted if asked)
     return sorted(plans, key=lambda plan: plan.time)
+
+
+def other_forms(policy: Policy) -> tuple[Policy, ...]:
+    """Policies that lead to the same products in another form."""
+    apart = replace(policy, name=f"{policy.name}, parts apart", coalesce=False)
+    return apart, replace(apart, name=f"{policy.name}, parts apart and stacked outermost", outermost=True)
 
 
 def unshared(

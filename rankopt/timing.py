@@ -79,15 +79,27 @@ def _gathered(expr: Expr, rows: int, profile: Profile) -> float:
 def _elementwise(expr: Expr, read: list[Expr], rows: int, profile: Profile) -> float:
     written = elements(expr.dims, rows) if expr.shape is not None else 0
     largest = max((elements(x.dims, rows) for x in read), default=0)
-    if expr.target in MAXIMA:
-        return profile.maximum * largest
     if expr.target in REDUCTIONS - NORMS:
-        return profile.reduced * largest
+        if _inner(expr, rows) >= LONG:
+            return 2 * profile.element * largest
+        return (profile.maximum if expr.target in MAXIMA else profile.reduced) * largest
     if expr.target in NORMS:
         return profile.norm * written + profile.norm_row * written / max(elements(expr.dims[-1:], rows), 1)
     each = profile.function if expr.target in FUNCTIONS else profile.element
     runs = written / _run(expr, read, rows) if written else 0.0
     return each * written + (profile.broadcast * runs if runs > 1 else 0.0)
+
+
+LONG = 64
+"""Elements behind the dims of a reduction from which on it works as fast as an elementwise call."""
+
+
+def _inner(expr: Expr, rows: int) -> int:
+    """Number of elements of a reduction's operand behind the last dim that is reduced."""
+    source, dims = expr.args[0].dims, expr.args[1] if len(expr.args) > 1 else None
+    if not isinstance(dims, list | tuple) or not dims:
+        return 1
+    return elements(source[max(dim % len(source) for dim in dims) + 1 :], rows)
 
 
 def _run(expr: Expr, read: list[Expr], rows: int) -> int:

@@ -29,6 +29,9 @@ class Policy:
     coalesce: bool = True
     """Join parts of the same rank into one tensor after each elementwise op; otherwise they stay apart as long as they
     can, which saves copies and costs more, smaller calls."""
+    outermost: bool = False
+    """Stack what differs between candidates along a first dim, before the rows, instead of next to them: reductions and
+    broadcasts then run over long stretches, and heads of an attention need no copies."""
     share: bool = True
     """Treat context inputs as rank-2; without it only plain rewriting remains (a baseline for the report)."""
     once: bool = False

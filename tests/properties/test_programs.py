@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import cycle
 
 import pytest
@@ -16,12 +15,12 @@ from properties.regressions import REGRESSIONS, Program
 from properties.strategy import programs
 
 from rankopt import algebra
-from rankopt.plan import FULL, POLICIES, UNSHARED
+from rankopt.plan import FULL, POLICIES, UNSHARED, other_forms
 from rankopt.workspace import Policy
 
 PROGRAMS = int(os.environ.get("RANKOPT_FUZZ_EXAMPLES", "2000"))
 
-EVERY_POLICY = (*POLICIES, UNSHARED, replace(FULL, name="full, parts apart", coalesce=False))
+EVERY_POLICY = (*POLICIES, UNSHARED, *other_forms(FULL))
 
 
 @pytest.fixture(autouse=True)
