@@ -103,7 +103,7 @@ def alternatives(
 ) -> list[Plan]:
     """The plans of all policies, the cheapest first; of equals, the one listed first.
 
-    The two cheapest are tried once more in other forms, with the parts of their values kept apart and stacked outermost,
+    The two cheapest are tried again in other forms, with the parts of their values kept apart and stacked outermost,
     and each form with the layouts that its readers want.
     """
     plans = [interpret(captured, roles, candidates, policy, passes, profile) for policy in policies]
