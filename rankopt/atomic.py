@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
@@ -53,6 +54,37 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object], overwrite: bool
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_together(path: Path, fill: Callable[[Path], None], overwrite: bool = False) -> list[Path]:
+    """Lets `fill` write any number of files into a temporary folder, then moves them all beside `path`.
+
+    Whatever stops `fill`, nothing is left of its files, and those that were there before are as they were. Returns
+    where the files are, in the order of their names. Raises OutputError where one of them exists and `overwrite` is not set,
+    or cannot be written.
+    """
+    if not path.parent.is_dir():
+        require_writable(path, overwrite)
+    folder = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        folder.mkdir()
+        fill(folder)
+        files = sorted(folder.iterdir())
+        places = [path.with_name(file.name) for file in files]
+        for file, place in zip(files, places, strict=True):
+            require_writable(place, overwrite)
+            with file.open("rb") as written:
+                os.fsync(written.fileno())
+        for file, place in zip(files, places, strict=True):
+            os.replace(file, place)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {path}: {error.strerror or error}. Nothing was changed.\n"
+            "  fix: make room there, or write to another disk"
+        ) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return places
 
 
 class _PatientFile(io.BufferedIOBase):

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from rankopt.artefacts.formats import default_backend, files_of
 from rankopt.atomic import require_writable
 from rankopt.errors import InputError, OutputError, RankoptError, RolesError, VerificationError
 from rankopt.version import __version__
 
 if TYPE_CHECKING:
-    from rankopt.commands import Json, Request
+    from rankopt.artefacts.writing import Order
+    from rankopt.commands import Exported, Json, Request
     from rankopt.report.tree import Report
 
 REFUSED, USAGE, NOT_IDENTICAL = 1, 2, 3
@@ -103,9 +105,26 @@ _roles = options(
     click.option("--context", multiple=True, required=True, metavar="SEL", help="Inputs of the request."),
     click.option("--target", multiple=True, metavar="SEL", help="Inputs of a candidate; the rest by default."),
     click.option("--candidates", type=_COUNT, default=512, show_default=True, help="Usual number per request."),
-    click.option("--backend", default="eager", show_default=True, help="eager, onnxruntime, or a file by calibrate."),
+    click.option("--backend", help="eager, onnxruntime, or a file by calibrate; by default what runs the output."),
     click.option("--pass", "only", multiple=True, metavar="NAME", help="Use this pass and no other."),
     click.option("--no-pass", "without", multiple=True, metavar="NAME", help="Do not use this pass."),
+)
+_written = options(
+    click.option(
+        "-o",
+        "--output",
+        type=click.Path(path_type=Path),
+        required=True,
+        help="The file to write: .pt2, .onnx or .aoti.pt2.",
+    ),
+    click.option("--stages", is_flag=True, help="The two stages apart: NAME.context.* and NAME.candidate.*"),
+    click.option(
+        "--signature",
+        type=click.Choice(["request", "rows"]),
+        default="request",
+        show_default=True,
+        help="Context and target apart, or the model's own rows.",
+    ),
 )
 _json = click.option("--json", "json_file", type=_FILE, help="Write the facts as JSON to a file; - for stdout.")
 _force = click.option("--force", is_flag=True, help="Overwrite files that exist.")
@@ -114,8 +133,8 @@ _force = click.option("--force", is_flag=True, help="Overwrite files that exist.
 @main.command()
 @_source
 @_roles
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The .pt2 file to write.")
-@click.option("--no-verify", is_flag=True, help="Do not compare the result with the model.")
+@_written
+@click.option("--no-verify", is_flag=True, help="Do not compare the rewritten model with the original.")
 @_json
 @_force
 @plainly
@@ -124,26 +143,58 @@ def optimize(
     example: Path | None,
     trust: bool,
     output: Path,
+    stages: bool,
+    signature: str,
     no_verify: bool,
     json_file: Path | None,
     force: bool,
+    backend: str | None,
     **roles: Any,
 ) -> None:
-    """Rewrite MODEL and save the result as a ranker.
+    """Rewrite MODEL and save the result: as a ranker, or for a serving stack, by the ending of OUTPUT.
 
     MODEL is a torch.export program (.pt2); a pickled module (.pt) needs --trust and --example.
 
     \b
     rankopt optimize dlrm.pt2 --context 'user_*' --context 'x[:, :20]' -o ranker.pt2
+    rankopt optimize dlrm.pt2 --context 'user_*' -o fast.onnx
     """
-    check_outputs(force, output, json_file)
+    check_outputs(force, *files_of(output, stages), json_file)
     from rankopt import commands
 
-    request = read_request(**roles)
-    ranker = commands.optimize(commands.Source(model, example, trust), request, output, not no_verify, force)
-    if ranker.report is not None:
-        show_report(ranker.report, json_file, force)
+    request = read_request(backend=backend or default_backend(output), **roles)
+    order = read_order(output, stages, signature)
+    done = commands.optimize(commands.Source(model, example, trust), request, order, not no_verify, force)
+    if done.ranker.report is not None:
+        show_report(done.ranker.report, json_file, force)
+    if done.exported is not None:
+        show_exported(done.exported, quiet=str(json_file) == "-")
+        return
     click.echo(f"{output}: {output.stat().st_size:,} bytes; {model}: {model.stat().st_size:,}", err=True)
+
+
+@main.command()
+@click.argument("ranker", type=_MODEL)
+@_written
+@click.option("--example", type=_MODEL, help="Example rows to draw requests from; the ranker knows ranges by default.")
+@click.option("--trust", is_flag=True, help="Read files that run code when they are read (pickles).")
+@_force
+@plainly
+def export(
+    ranker: Path, output: Path, stages: bool, signature: str, example: Path | None, trust: bool, force: bool
+) -> None:
+    """Write a saved RANKER for a serving stack, in the format that the ending of OUTPUT names.
+
+    It is run there and compared with the ranker before anything is put in its place.
+
+    \b
+    rankopt export ranker.pt2 -o fast.onnx --stages
+    """
+    check_outputs(force, *files_of(output, stages))
+    from rankopt import commands
+
+    order = read_order(output, stages, signature)
+    show_exported(commands.export(ranker, order, example, trust, force))
 
 
 @main.command()
@@ -162,13 +213,15 @@ def explain(
     labels: bool,
     json_file: Path | None,
     force: bool,
+    backend: str | None,
     **roles: Any,
 ) -> None:
     """Report what rewriting MODEL would save, and what not and why. Writes nothing."""
     check_outputs(force, json_file)
     from rankopt import commands
 
-    report = commands.explain(commands.Source(model, example, trust), read_request(**roles))
+    request = read_request(backend=backend or "eager", **roles)
+    report = commands.explain(commands.Source(model, example, trust), request)
     show_report(report, json_file, force, nodes, labels)
 
 
@@ -260,6 +313,13 @@ def read_request(
     return commands.Request(split_selectors(context), selected, candidates, profile, passes)
 
 
+def read_order(output: Path, stages: bool, signature: str) -> Order:
+    """The options about what is written."""
+    from rankopt.artefacts.writing import Order, signature_of
+
+    return Order(output, stages, signature_of(signature))
+
+
 def split_selectors(values: Sequence[str]) -> list[str]:
     """Values that may hold several, separated by commas; a comma in brackets separates columns."""
     parts: list[str] = []
@@ -295,6 +355,14 @@ def show_report(report: Report, json_file: Path | None, force: bool, nodes: bool
         render_labels(report, Console())
         return
     render(report, Console(), nodes=nodes)
+
+
+def show_exported(exported: Exported, quiet: bool = False) -> None:
+    """Prints how a file agrees with the original, and the sizes of what was written."""
+    if not quiet:
+        click.echo(exported.sentence)
+    for path in exported.export.files:
+        click.echo(f"{path}: {path.stat().st_size:,} bytes", err=True)
 
 
 def show_json(data: Json, json_file: Path | None, force: bool) -> None:

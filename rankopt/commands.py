@@ -16,7 +16,10 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from rankopt import pipeline, saved
+from rankopt.agreement import Agreement
 from rankopt.archive import Kind, kind_of, read_program
+from rankopt.artefacts import writing
+from rankopt.artefacts.writing import Export, Order
 from rankopt.atomic import write_whole
 from rankopt.errors import FormatError, InputError, RolesError
 from rankopt.passes import NAMES
@@ -51,11 +54,7 @@ class Comparison:
     @property
     def sentence(self) -> str:
         """The result in one sentence."""
-        agreement = self.verification.agreement
-        swapped = agreement.order.swapped_pairs
-        ratio = agreement.ratio if math.isfinite(agreement.ratio) else None
-        facts = agreement.error64, self.dtype, ratio, swapped, self.verification.candidates
-        return words.agreement(self.verification.identical, *facts)
+        return in_words(self.verification.agreement, self.dtype, self.verification.candidates)
 
     def to_json(self) -> Json:
         """The result as plain data."""
@@ -75,6 +74,36 @@ class Comparison:
         write_whole(path, lambda file: torch.save(tensors, file), overwrite)
 
 
+def in_words(agreement: Agreement, dtype: str, candidates: Sequence[int]) -> str:
+    """An agreement in one sentence."""
+    ratio = agreement.ratio if math.isfinite(agreement.ratio) else None
+    return words.agreement(
+        agreement.identical(), agreement.error64, dtype, ratio, agreement.order.swapped_pairs, candidates
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was written for a serving stack."""
+
+    export: Export
+    dtype: str
+    """Of the scores, as served."""
+
+    @property
+    def sentence(self) -> str:
+        """How its runtime agrees with the original, in one sentence."""
+        return f"{self.export.runtime}: {in_words(self.export.agreement, self.dtype, self.export.candidates)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Optimized:
+    """A ranker that was written, and what was exported of it where that is something else."""
+
+    ranker: Ranker
+    exported: Exported | None
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """What to make of it: see `rankopt.optimize`."""
@@ -86,15 +115,28 @@ class Request:
     passes: Collection[str] | None = None
 
 
-def optimize(source: Source, request: Request, output: Path, verification: bool, overwrite: bool) -> Ranker:
-    """Reads a model, rewrites it, and writes the ranker."""
+def optimize(source: Source, request: Request, order: Order, verification: bool, overwrite: bool) -> Optimized:
+    """Reads a model, rewrites it, and writes the ranker, or what is exported of it."""
+    order.check(overwrite)
     with working(f"reading {source.path}"):
         model, rows = read_model(source)
     with working(f"rewriting for {request.candidates} candidates"):
         ranker = pipeline.optimize(model, verification=verification, example_inputs=rows, **_arguments(request))
-    with working(f"writing {output}"):
-        ranker.save(output, overwrite)
-    return ranker
+    with working(f"writing {order.path}"):
+        if not order.is_ranker:
+            return Optimized(ranker, Exported(writing.export(ranker, order, overwrite), served_dtype(ranker)))
+        ranker.save(order.path, overwrite)
+    return Optimized(ranker, None)
+
+
+def export(ranker: Path, order: Order, example: Path | None, trust: bool, overwrite: bool) -> Exported:
+    """Writes a saved ranker in another format."""
+    order.check(overwrite)
+    with working(f"reading {ranker}"):
+        loaded = saved.load(ranker, trust)
+    rows = None if example is None else _read_rows(example)
+    with working(f"writing {order.path}"):
+        return Exported(writing.export(loaded, order, overwrite, rows), served_dtype(loaded))
 
 
 def read_profile(backend: str) -> Profile:
@@ -134,9 +176,14 @@ def verify(source: Source, ranker: Path, requests: int, candidates: Sequence[int
         model, rows = read_model(source)
     with working("comparing"):
         verification = loaded.verify(requests, candidates or CANDIDATES, model, rows, seed)
-    scores = loaded.stages.whole.graph.output_node().all_input_nodes
+    return Comparison(verification, served_dtype(loaded))
+
+
+def served_dtype(ranker: Ranker) -> str:
+    """The element type of the scores, for a sentence."""
+    scores = ranker.stages.whole.graph.output_node().all_input_nodes
     dtypes = {str(score.meta["expr"].dtype).removeprefix("torch.") for score in scores}
-    return Comparison(verification, dtypes.pop() if len(dtypes) == 1 else "as served")
+    return dtypes.pop() if len(dtypes) == 1 else "as served"
 
 
 def describe(ranker: Path) -> tuple[str, Report | None]:

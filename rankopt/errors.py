@@ -80,6 +80,15 @@ class OutputError(RankoptError):
     """
 
 
+class ExportError(RankoptError):
+    """A ranker cannot be written in the format that was asked for.
+
+    The message names what stands in the way: an op or an element type that the format or its runtime does not have, or
+    a tool that is missing (an AOTInductor package needs a C++ compiler). A file that can be written but gives other
+    scores is a VerificationError. Nothing is left behind in either case.
+    """
+
+
 class DuplicateRuleError(RankoptError):
     """Two rules claim the same operator.
 

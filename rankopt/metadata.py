@@ -45,6 +45,10 @@ class Metadata:
     report: Json | None
     versions: Json = field(default_factory=dict[str, Any])
     """The versions of rankopt and torch that wrote it."""
+    ranges: Json = field(default_factory=dict[str, Any])
+    """`rankopt.ranges` of the inputs; none in files that were written before there were any."""
+    fixed: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Weights that the graph may have been specialised for, by name, with the `fingerprint` of each."""
 
     def to_json(self) -> Json:
         """The description as plain data. Raises FormatError for what JSON cannot hold."""
@@ -56,6 +60,8 @@ class Metadata:
             "target": list(self.target),
             "constants": list(self.constants),
             "weights": self.weights,
+            "ranges": self.ranges,
+            "fixed": dict(self.fixed),
             "report": self.report,
         }
 
@@ -81,6 +87,8 @@ class Metadata:
             weights=data["weights"],
             report=data["report"],
             versions=data["versions"],
+            ranges=data.get("ranges", {}),
+            fixed=data.get("fixed", {}),
         )
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,12 +25,14 @@ from rankopt.capture import CapturedModel, capture
 from rankopt.eager import eager
 from rankopt.errors import InputError, StageError, VerificationError
 from rankopt.interface import InputInfo, Interface
+from rankopt.metadata import fingerprint
 from rankopt.requests import Request, split_rows
 from rankopt.selectors import Role
 from rankopt.stages import Stages
 from rankopt.tensors import get_tensor, put_tensor
 
 if TYPE_CHECKING:
+    from rankopt.artefacts.writing import Export
     from rankopt.plan import Plan
     from rankopt.report.tree import Report
     from rankopt.verification import Verification
@@ -54,6 +57,10 @@ class Ranker(nn.Module):
         self._expectations = {role: self._expectation(role) for role in (Role.CONTEXT, Role.TARGET)}
         self.report: Report | None = None
         """What was saved, what was not, and why. None for a ranker that was loaded without its report."""
+        self.examples: Mapping[str, Tensor] = {}
+        """Rows [R, ...] by input that show the range of each: what requests are drawn from. Empty where unknown."""
+        self.fixed: Mapping[str, str] = {}
+        """Indices and masks of the model, which the graph was specialised for: their names and fingerprints."""
         self._origin: tuple[CapturedModel, Plan] | None = None
         self.eval()
         self.refresh()
@@ -130,6 +137,9 @@ class Ranker(nn.Module):
     def attach(self, captured: CapturedModel, plan: Plan) -> None:
         """Remembers what the ranker was made of, for `verify`."""
         self._origin = captured, plan
+        self.examples = captured.examples
+        known = [weight for weight in captured.weights if not weight.tensor.dtype.is_floating_point]
+        self.fixed = {weight.name: fingerprint({weight.name: weight.tensor}) for weight in known}
 
     @property
     def origin(self) -> tuple[CapturedModel, Plan] | None:
@@ -190,6 +200,38 @@ class Ranker(nn.Module):
         from rankopt import saved  # which is written in terms of rankers
 
         saved.save(self, path, overwrite)
+
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        stages: bool = False,
+        signature: str = "request",
+        overwrite: bool = False,
+        example_inputs: Any = None,
+        single_file: int | None = None,
+    ) -> Export:
+        """Writes what a serving stack runs without rankopt: `.onnx`, `.aoti.pt2` or `.pt2`, by the ending of `path`.
+
+        Every file is run and compared with the ranker at several numbers of candidates before it is put in its place.
+
+        Args:
+            path: the file; with `stages`, what the files of the stages are named after.
+            stages: write NAME.context and NAME.candidate apart, and NAME.stages.json about the state between them.
+            signature: "request" takes context [1, ...] and target [N, ...]; "rows" the original's rows [N, ...].
+            overwrite: replace files that exist.
+            example_inputs: rows, as for `optimize`, that show the ranges to draw requests from; the ranker's own by
+                default.
+            single_file: bytes of weights up to which an ONNX model is one file; beyond, they lie in NAME.onnx.data.
+
+        Raises OutputError for an unknown ending or a file in the way, ExportError where the format lacks something,
+        VerificationError where what was written gives other scores. See `rankopt.artefacts`.
+        """
+        from rankopt.artefacts import writing  # which is written in terms of rankers
+
+        limit = {} if single_file is None else {"single_file": single_file}
+        given = writing.Order(Path(path), stages, writing.signature_of(signature), **limit)
+        return writing.export(self, given, overwrite, example_inputs)
 
     # -------------------------------------------------------------------------------------------------- inputs
 
@@ -278,7 +320,8 @@ class Ranker(nn.Module):
     def load_original_state_dict(self, state_dict: Mapping[str, Tensor]) -> None:
         """New weights under the original model's names; nothing is optimised again.
 
-        Raises StageError where a weight is missing or has another shape.
+        Raises StageError where a weight is missing or has another shape, or where an index or a mask differs: laws look
+        into those, so other values are another program.
         """
         names = [source.name for source in self.stages.sources if not source.is_constant]
         missing = [name for name in names if name not in state_dict]
@@ -288,6 +331,12 @@ class Ranker(nn.Module):
             raise StageError(
                 f"the state dict does not fit: missing {missing}, of another shape {wrong}.\n"
                 "  fix: pass the state dict of the model that was optimised"
+            )
+        changed = [n for n, was in self.fixed.items() if n in state_dict and fingerprint({n: state_dict[n]}) != was]
+        if changed:
+            raise StageError(
+                f"the state dict has other indices or masks, which the ranker was specialised for: {changed}.\n"
+                "  fix: optimize the model with its new weights"
             )
         with torch.no_grad():
             for name in names:

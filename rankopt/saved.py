@@ -30,6 +30,7 @@ from rankopt.errors import FormatError
 from rankopt.exporting import tracing_conditions
 from rankopt.interface import InputInfo
 from rankopt.metadata import Metadata, fingerprint
+from rankopt.ranges import examples_of, ranges_to_json
 from rankopt.ranker import Ranker
 from rankopt.reading import ORIGIN, read
 from rankopt.report.tree import Report
@@ -84,6 +85,8 @@ def assemble(program: ExportedProgram, metadata: Metadata) -> Ranker:
     reading = read(program, metadata.context, metadata.target, metadata.constants)
     stages = split(reading.exprs, reading.outputs, reading.constants)
     ranker = Ranker(stages, metadata.interface, reading.weights)
+    ranker.examples = examples_of(metadata.ranges)
+    ranker.fixed = metadata.fixed
     if metadata.report is not None:
         with contextlib.suppress(FormatError):  # a report of another version is no reason not to serve
             ranker.report = Report.from_json(metadata.report)
@@ -100,6 +103,8 @@ def describe(ranker: Ranker) -> Metadata:
         weights=fingerprint(ranker.weights()),
         report=None if ranker.report is None else ranker.report.to_json(),
         versions={"rankopt": __version__, "torch": torch.__version__},
+        ranges=ranges_to_json(ranker.examples),
+        fixed=ranker.fixed,
     )
 
 

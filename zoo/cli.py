@@ -162,20 +162,25 @@ def train(
 @zoo.command()
 @click.argument("program", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--candidates", type=click.IntRange(min=1), default=512, show_default=True, help="Per request.")
-@click.option("-o", "--output", type=_FILE, required=True, help="The ranker to write.")
+@click.option("-o", "--output", type=_FILE, required=True, help="The ranker, .pt2, or what is exported of it.")
 @click.option("--force", is_flag=True, help="Overwrite a file that is there.")
 def optimize(program: Path, candidates: int, output: Path, force: bool) -> None:
     """Rewrite PROGRAM, a model that `zoo train` has saved: it says itself which inputs are context."""
     with plainly():
         from rankopt import commands
+        from rankopt.artefacts.formats import default_backend
+        from rankopt.artefacts.writing import Order
         from rankopt.report.terminal import render
         from rankopt.zoo.export import read_schema
 
         check_output(output, force)
-        request = commands.Request([f"features.{name}" for name in read_schema(program).context], None, candidates)
-        ranker = commands.optimize(commands.Source(program), request, output, verification=True, overwrite=force)
-    if ranker.report is not None:
-        render(ranker.report, Console())
+        context = [f"features.{name}" for name in read_schema(program).context]
+        request = commands.Request(context, None, candidates, commands.read_profile(default_backend(output)))
+        done = commands.optimize(commands.Source(program), request, Order(output), verification=True, overwrite=force)
+    if done.ranker.report is not None:
+        render(done.ranker.report, Console())
+    if done.exported is not None:
+        click.echo(done.exported.sentence)
 
 
 @zoo.command()

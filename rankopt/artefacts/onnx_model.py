@@ -1,0 +1,94 @@
+"""ONNX models: written by torch's exporter, run by ONNX Runtime at its default optimisation level."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+
+from rankopt.artefacts.parts import Part
+from rankopt.artefacts.running import Run
+from rankopt.errors import ExportError
+from rankopt.exporting import tracing_conditions
+
+SINGLE_FILE = 1 << 30
+"""Bytes of weights up to which a model is one file. A protobuf message ends at 2 GiB, and readers copy it."""
+
+IN_GRAPH = 1024
+"""Bytes up to which a tensor stays in the graph beside external data: shapes and indices, which runtimes fold."""
+
+
+def write(program: ExportedProgram, part: Part, path: Path, facts: Mapping[str, Any], single_file: int) -> None:
+    """Writes `path`, and `path`.data beside it where the weights have more than `single_file` bytes.
+
+    `facts` go into the file's metadata, as JSON each. Raises ExportError where an op has no counterpart in ONNX.
+    """
+    import onnx_ir as ir
+
+    model = _translated(program, part).model
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        if value.shape is not None and len(value.shape) and not isinstance(value.shape[0], int):
+            value.shape[0] = ir.SymbolicDim("candidates")
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        node.metadata_props.clear()  # the exporter's notes on where each node comes from, longer than the graph
+    model.producer_name = "rankopt"
+    model.metadata_props.update({f"rankopt.{name}": json.dumps(fact) for name, fact in facts.items()})
+    size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
+    if size <= single_file:
+        ir.save(model, path)
+    else:
+        ir.save(model, path, external_data=f"{path.name}.data", size_threshold_bytes=IN_GRAPH)
+
+
+def _translated(program: ExportedProgram, part: Part) -> Any:
+    names = [port.name for port in part.inputs]
+    try:
+        with tracing_conditions():
+            translated = torch.onnx.export(
+                program, dynamo=True, verbose=False, input_names=names, output_names=list(part.outputs)
+            )
+    except Exception as error:  # the exporter raises whatever its layers raise
+        raise ExportError(
+            f"the ranker cannot be written as ONNX: {_reason(error)}\n"
+            "  expected: ops that torch.onnx can translate\n"
+            "  fix: export a torch program (.pt2) or an AOTInductor package (.aoti.pt2) instead"
+        ) from error
+    assert translated is not None
+    return translated
+
+
+def load(part: Part, path: Path) -> Run:
+    """The model in a file, as a function of tensors by name. Raises ExportError where ONNX Runtime refuses it."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime has no base of its own errors
+        raise ExportError(
+            f"ONNX Runtime {ort.__version__} cannot load the model: {_reason(error)}\n"
+            "  expected: ops and element types that it has on CPU; bfloat16 has few\n"
+            "  fix: convert the model to float32 first, or export a torch program (.pt2)"
+        ) from error
+    taken = {item.name for item in session.get_inputs()}
+    outputs = list(part.outputs)
+
+    def run(inputs: Mapping[str, Tensor]) -> list[Tensor]:
+        feed = {name: tensor.detach().cpu().numpy() for name, tensor in inputs.items() if name in taken}
+        return [torch.from_numpy(array) for array in session.run(outputs, feed)]
+
+    return run
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost cause in one line: the exporter wraps it several times, in pages."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:300]

@@ -1,0 +1,112 @@
+"""torch.export programs: a saved ranker, a stage, or the whole behind the original's own signature."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+from torch.utils import _pytree as pytree
+
+from rankopt.artefacts.parts import EXAMPLE_CANDIDATES, Part, rows_part
+from rankopt.artefacts.running import Run
+from rankopt.exporting import tracing_conditions
+from rankopt.ranker import Ranker
+from rankopt.requests import Request, tile
+
+FACTS = "rankopt_export.json"
+"""The extra file about inputs and weights. Not the name that makes a program a saved ranker: its weights are baked."""
+
+
+def write(program: ExportedProgram, part: Part, path: Path, facts: Mapping[str, Any]) -> None:
+    """Writes a part, which is called with flat tensors in the order of its inputs."""
+    save(program, path, facts)
+
+
+def save(program: ExportedProgram, path: Path, facts: Mapping[str, Any]) -> None:
+    """Writes a program, with facts about it in an extra file."""
+    with tracing_conditions():
+        torch.export.save(program, path, extra_files={FACTS: json.dumps(facts)})
+
+
+def load(part: Part, path: Path) -> Run:
+    """The program in a file, as a function of tensors by name."""
+    module = _module(path)
+
+    def run(inputs: Mapping[str, Tensor]) -> list[Tensor]:
+        with torch.no_grad():
+            return list(module(*(inputs[port.name] for port in part.inputs)))
+
+    return run
+
+
+# ------------------------------------------------------------------------------------- called like a ranker or a model
+
+
+def run_saved_ranker(path: Path, request: Request) -> list[Tensor]:
+    """The tensors that a saved ranker gives when plain torch reads it."""
+    with torch.no_grad():
+        return _tensors(_module(path)(dict(request.context), dict(request.target)))
+
+
+def drop_in_program(ranker: Ranker) -> ExportedProgram:
+    """The whole ranker behind the original's signature, nested as it was: `program.module()(*args, **kwargs)`.
+
+    An output that has more than tensors is given as the tuple of its tensors: torch cannot read the rest back.
+    """
+    part = rows_part(ranker)
+    args, kwargs = ranker.interface.call.unflatten({port.path: port.example() for port in part.inputs})
+    rows = Dim("rows", min=1)
+    arguments = ranker.interface.call.signature.bind(*args, **kwargs).arguments
+    shapes = pytree.tree_map(lambda leaf: {0: rows} if isinstance(leaf, Tensor) and leaf.dim() else None, arguments)
+    assert EXAMPLE_CANDIDATES > 1  # or torch would fix the number of rows
+    with tracing_conditions():
+        program = torch.export.export(_DropIn(ranker, part), args, kwargs, dynamic_shapes=shapes, strict=False)
+    for node in program.graph.nodes:  # the lines of this file are nobody's business
+        node.meta.pop("stack_trace", None)
+    return program
+
+
+def run_drop_in(ranker: Ranker, path: Path, request: Request) -> list[Tensor]:
+    """The tensors that a program gives when it is called as the original, on tiled rows."""
+    args, kwargs = ranker.interface.call.unflatten(tile(ranker.interface.roles, request))
+    with torch.no_grad():
+        return _tensors(_module(path)(*args, **kwargs))
+
+
+class _DropIn(nn.Module):
+    """A part over rows, called as the original is."""
+
+    def __init__(self, ranker: Ranker, part: Part) -> None:
+        super().__init__()
+        self.training = False
+        self.inner = part.module
+        interface = ranker.interface
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            rows = interface.call.flatten(args, kwargs)
+            outputs = self.inner(*rows.values())
+            return outputs if interface.output_constants else interface.unflatten_output(outputs)
+
+        forward.__signature__ = _keyword_names(interface.call.signature)  # type: ignore[attr-defined]
+        self.forward = forward
+
+
+def _keyword_names(signature: inspect.Signature) -> inspect.Signature:
+    """The signature without defaults and annotations, which torch has no use for."""
+    plain = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in signature.parameters.values()]
+    return signature.replace(parameters=plain, return_annotation=inspect.Signature.empty)
+
+
+def _module(path: Path) -> nn.Module:
+    with tracing_conditions():
+        return torch.export.load(path).module()
+
+
+def _tensors(outputs: Any) -> list[Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]

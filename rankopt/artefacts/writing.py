@@ -1,0 +1,241 @@
+"""`ranker.export`: choose the format by the ending, write, run, compare, and only then put it in its place.
+
+parts --torch.export--> programs --format--> files in a temporary folder --run--> compared --> moved
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rankopt import saved
+from rankopt.agreement import Agreement
+from rankopt.artefacts import aoti_package, onnx_model, torch_program
+from rankopt.artefacts.comparison import CANDIDATES, Scorer, check, draw_requests, references
+from rankopt.artefacts.formats import (
+    CANDIDATE,
+    CONTEXT,
+    Format,
+    Signature,
+    description_path,
+    files_of,
+    format_of,
+    stage_path,
+)
+from rankopt.artefacts.parts import (
+    Part,
+    output_names,
+    request_arguments,
+    rows_arguments,
+    rows_part,
+    stage_parts,
+    whole_part,
+)
+from rankopt.artefacts.running import Run
+from rankopt.atomic import require_writable, write_together
+from rankopt.calls import example_call
+from rankopt.errors import InputError, OutputError
+from rankopt.metadata import fingerprint
+from rankopt.ranker import Ranker
+from rankopt.requests import Request
+from rankopt.version import __version__
+
+DESCRIPTION_FORMAT = 1
+"""The version of the JSON about both stages."""
+
+RUNTIMES = {
+    Format.ONNX: "ONNX Runtime",
+    Format.PACKAGE: "AOTInductor",
+    Format.PROGRAM: "torch.export",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What to write: the file (which names the format), one file or one per stage, and how it is called."""
+
+    path: Path
+    stages: bool = False
+    signature: Signature = Signature.REQUEST
+    single_file: int = onnx_model.SINGLE_FILE
+
+    @property
+    def format(self) -> Format:
+        """The format. Raises OutputError where the ending names none."""
+        return format_of(self.path)
+
+    @property
+    def is_ranker(self) -> bool:
+        """Whether a saved ranker is meant, which `rankopt.load` reads."""
+        return self.format is Format.PROGRAM and not self.stages and self.signature is Signature.REQUEST
+
+    def check(self, overwrite: bool) -> None:
+        """Finds out before the work what is in its way. Raises OutputError."""
+        chosen = self.format
+        if self.stages and self.signature is Signature.ROWS:
+            raise OutputError(
+                f"cannot write {self.path}: stages take a request in two parts, and rows are not in parts.\n"
+                "  expected: two stages, or the original's signature\n"
+                "  fix: leave out stages=True (--stages) or signature='rows' (--signature rows)"
+            )
+        for path in files_of(self.path, self.stages):
+            require_writable(path, overwrite)
+        if chosen is Format.PACKAGE:
+            aoti_package.require_compiler()
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """What was written, and how well it agrees with the original."""
+
+    files: tuple[Path, ...]
+    runtime: str
+    """What ran it."""
+    agreement: Agreement
+    candidates: tuple[int, ...]
+    """Numbers of candidates at which it was compared."""
+
+    @property
+    def bytes(self) -> int:
+        """Size of the files."""
+        return sum(path.stat().st_size for path in self.files)
+
+
+def signature_of(name: str) -> Signature:
+    """A signature by its name. Raises InputError for one that does not exist."""
+    try:
+        return Signature(name)
+    except ValueError:
+        known = ", ".join(f"'{signature.value}'" for signature in Signature)
+        raise InputError(f"there is no signature '{name}'.\n  expected: {known}\n  fix: name one of them") from None
+
+
+def export(ranker: Ranker, order: Order, overwrite: bool = False, example_inputs: Any = None) -> Export:
+    """Writes a ranker for a serving stack, all files or none. See `Ranker.export`."""
+    order.check(overwrite)
+    found = references(ranker, _requests(ranker, example_inputs))
+    agreements: list[Agreement] = []
+
+    def fill(folder: Path) -> None:
+        inside = Order(folder / order.path.name, order.stages, order.signature, order.single_file)
+        with torch.no_grad():
+            scorer = _write_stages(ranker, inside) if order.stages else _write_one(ranker, inside)
+            agreements.append(check(RUNTIMES[order.format], scorer, found, output_names(ranker)))
+        if order.stages:
+            _describe(ranker, inside, agreements[0])
+
+    files = write_together(order.path, fill, overwrite)
+    return Export(tuple(files), RUNTIMES[order.format], agreements[0], CANDIDATES)
+
+
+def _requests(ranker: Ranker, example_inputs: Any) -> list[Request]:
+    examples = ranker.examples
+    if example_inputs is not None:
+        args, kwargs = example_call(example_inputs)
+        examples = ranker.interface.call.flatten(args, kwargs)
+    if not examples:
+        raise InputError(
+            "the ranker does not know the range of its inputs, so what is exported could not be compared.\n"
+            "  expected: example rows\n  found: a ranker saved by a version of rankopt that did not keep ranges\n"
+            "  fix: export(..., example_inputs=rows), or --example rows.pt"
+        )
+    return draw_requests(ranker, examples)
+
+
+# ------------------------------------------------------------------------------------------------------ one file
+
+
+def _write_one(ranker: Ranker, order: Order) -> Scorer:
+    """Writes the whole ranker; returns what gives its scores."""
+    path = order.path
+    if order.is_ranker:
+        saved.save(ranker, path)
+        return lambda request: torch_program.run_saved_ranker(path, request)
+    if order.format is Format.PROGRAM:
+        part = rows_part(ranker)
+        torch_program.save(torch_program.drop_in_program(ranker), path, _facts(ranker, part))
+        return lambda request: torch_program.run_drop_in(ranker, path, request)
+    rows = order.signature is Signature.ROWS
+    part = rows_part(ranker) if rows else whole_part(ranker)
+    run = _write_part(ranker, part, path, order)
+
+    def score(request: Request) -> list[Tensor]:
+        return run(rows_arguments(part, ranker, request) if rows else request_arguments(part, request))
+
+    return score
+
+
+def _write_part(ranker: Ranker, part: Part, path: Path, order: Order) -> Run:
+    """Writes a part in the format of the order, and reads it back."""
+    program, facts = part.program(), _facts(ranker, part)
+    if order.format is Format.ONNX:
+        onnx_model.write(program, part, path, facts, order.single_file)
+        return onnx_model.load(part, path)
+    if order.format is Format.PACKAGE:
+        aoti_package.write(program, part, path, facts)
+        return aoti_package.load(part, path)
+    torch_program.save(program, path, facts)
+    return torch_program.load(part, path)
+
+
+def _facts(ranker: Ranker, part: Part) -> dict[str, Any]:
+    """What a file says of itself: its inputs in order, its outputs, the weights that it was made of."""
+    return {
+        "version": __version__,
+        "weights": fingerprint(ranker.weights()),
+        "inputs": [port.to_json() for port in part.inputs],
+        "outputs": list(part.outputs),
+    }
+
+
+# ------------------------------------------------------------------------------------------------------ both stages
+
+
+def _write_stages(ranker: Ranker, order: Order) -> Scorer:
+    """Writes both stages; returns what gives the scores of one after the other."""
+    parts = stage_parts(ranker)
+    runs = {stage: _write_part(ranker, part, stage_path(order.path, stage), order) for stage, part in parts.items()}
+
+    def score(request: Request) -> list[Tensor]:
+        results = runs[CONTEXT](request_arguments(parts[CONTEXT], request))
+        state = dict(zip(parts[CONTEXT].outputs, results, strict=True))
+        return runs[CANDIDATE](request_arguments(parts[CANDIDATE], request, state))
+
+    return score
+
+
+def _describe(ranker: Ranker, order: Order, agreement: Agreement) -> None:
+    """Writes the JSON about both stages and the state between them."""
+    parts = stage_parts(ranker)
+    stages = {
+        stage: {
+            "file": stage_path(order.path, stage).name,
+            "inputs": [port.to_json() for port in part.inputs],
+            "outputs": list(part.outputs),
+        }
+        for stage, part in parts.items()
+    }
+    state = [
+        {
+            "name": tensor.name,
+            "shape": list(tensor.shape),
+            "dtype": str(tensor.dtype).removeprefix("torch."),
+            "bytes": tensor.bytes,
+        }
+        for tensor in ranker.stages.state
+    ]
+    description = {
+        "format": DESCRIPTION_FORMAT,
+        "versions": {"rankopt": __version__, "torch": torch.__version__},
+        "weights": fingerprint(ranker.weights()),
+        **stages,
+        "state": state,
+        "state_bytes": sum(tensor.bytes for tensor in ranker.stages.state),
+        "compared": {"candidates": list(CANDIDATES), **asdict(agreement)},
+    }
+    description_path(order.path).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
