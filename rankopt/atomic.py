@@ -60,8 +60,8 @@ def write_together(path: Path, fill: Callable[[Path], None], overwrite: bool = F
     """Lets `fill` write any number of files into a temporary folder, then moves them all beside `path`.
 
     Whatever stops `fill`, nothing is left of its files, and those that were there before are as they were. Returns
-    where the files are, in the order of their names. Raises OutputError where one of them exists and `overwrite` is not set,
-    or cannot be written.
+    where the files are, in the order of their names. Raises OutputError where one of them exists and `overwrite` is
+    not set, or cannot be written.
     """
     if not path.parent.is_dir():
         require_writable(path, overwrite)

@@ -19,7 +19,7 @@ from rankopt.exporting import tracing_conditions
 SINGLE_FILE = 1 << 30
 """Bytes of weights up to which a model is one file. A protobuf message ends at 2 GiB, and readers copy it."""
 
-IN_GRAPH = 1024
+IN_GRAPH = 256
 """Bytes up to which a tensor stays in the graph beside external data: shapes and indices, which runtimes fold."""
 
 
@@ -31,9 +31,8 @@ def write(program: ExportedProgram, part: Part, path: Path, facts: Mapping[str, 
     import onnx_ir as ir
 
     model = _translated(program, part).model
-    for value in (*model.graph.inputs, *model.graph.outputs):
-        if value.shape is not None and len(value.shape) and not isinstance(value.shape[0], int):
-            value.shape[0] = ir.SymbolicDim("candidates")
+    _fold(model)
+    _name_rows(model)
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
         node.metadata_props.clear()  # the exporter's notes on where each node comes from, longer than the graph
     model.producer_name = "rankopt"
@@ -45,12 +44,50 @@ def write(program: ExportedProgram, part: Part, path: Path, facts: Mapping[str, 
         ir.save(model, path, external_data=f"{path.name}.data", size_threshold_bytes=IN_GRAPH)
 
 
+def _fold(model: Any) -> None:
+    """Computes what is constant, and drops what nobody reads.
+
+    The exporter would do more, and make products of vectors of `reshape(mm(reshape(x), w))` again, which ONNX Runtime
+    silently gets wrong next to a transpose: so its rewriting is switched off, and these passes are all that is run.
+    """
+    from onnx_ir.passes import Sequential, common
+    from onnxscript import optimizer
+
+    common.InlinePass()(model)
+    optimizer.fold_constants(model)
+    Sequential(
+        common.RemoveUnusedNodesPass(),
+        common.RemoveUnusedFunctionsPass(),
+        common.RemoveUnusedOpsetsPass(),
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        common.CommonSubexpressionEliminationPass(),
+        common.NameFixPass(),
+    )(model)
+
+
+def _name_rows(model: Any) -> None:
+    """Calls the dim that counts rows `candidates`, wherever it stands."""
+    import onnx_ir as ir
+
+    rows = {str(value.shape[0]) for value in model.graph.inputs if len(value.shape) and value.shape.is_dynamic(0)}
+    values = [output for node in ir.traversal.RecursiveGraphIterator(model.graph) for output in node.outputs]
+    for value in (*model.graph.inputs, *values):
+        for i, size in enumerate(value.shape or ()):
+            if str(size) in rows:
+                value.shape[i] = ir.SymbolicDim("candidates")
+
+
 def _translated(program: ExportedProgram, part: Part) -> Any:
     names = [port.name for port in part.inputs]
     try:
         with tracing_conditions():
             translated = torch.onnx.export(
-                program, dynamo=True, verbose=False, input_names=names, output_names=list(part.outputs)
+                program,
+                dynamo=True,
+                verbose=False,
+                optimize=False,
+                input_names=names,
+                output_names=list(part.outputs),
             )
     except Exception as error:  # the exporter raises whatever its layers raise
         raise ExportError(

@@ -48,7 +48,7 @@ class Port:
     def example(self) -> Tensor:
         """Zeros that the part can be called with."""
         rows = (EXAMPLE_CANDIDATES,) if self.has_rows else ()
-        return torch.zeros(*rows, *self.shape, dtype=self.dtype)
+        return torch.zeros((*rows, *self.shape), dtype=self.dtype)
 
     def to_json(self) -> dict[str, Any]:
         """The input as plain data; N stands for the number of candidates."""
