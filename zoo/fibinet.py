@@ -66,7 +66,7 @@ class BilinearPairs(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[R, F, D] -> [R, P, D]."""
         if self.per_pair:
-            projected = torch.matmul(x[:, self.left].unsqueeze(2), self.weight).squeeze(2)  # [R, P, D]
+            projected = torch.einsum("rpd,pde->rpe", x[:, self.left], self.weight)
         else:
             projected = torch.matmul(x[:, :-1].unsqueeze(2), self.weight).squeeze(2)[:, self.left]
         return projected * x[:, self.right]

@@ -92,7 +92,7 @@ ENTRIES: dict[str, Entry] = {
             sees_roles=True,
         ),
         Entry("xdeepfm", "Lian et al., arXiv:1803.05170", XDeepFMConfig(), XDeepFM),
-        Entry("fibinet", "Huang et al., arXiv:1905.09433", FiBiNETConfig(), FiBiNET),
+        Entry("fibinet", "Huang et al., arXiv:1905.09433", FiBiNETConfig(), FiBiNET, Recipe(5e-3, 1e-4)),
         Entry("masknet_serial", "Wang et al., arXiv:2102.07619", MaskNetConfig(), MaskNet),
         Entry("masknet_parallel", "Wang et al., arXiv:2102.07619", MaskNetConfig(structure="parallel"), MaskNet),
         Entry("finalmlp", "Mao et al., arXiv:2304.00902", FinalMLPConfig(), FinalMLP, sees_roles=True),
