@@ -262,7 +262,7 @@ def _factors(w: Workspace, node: Sum) -> list[_Factor]:
         evaluated = _Factor(node, True, 0.0, ((sketch(operand),),), frozenset())
         return [evaluated]
     else:
-        forced_cost = estimate(w, node.terms)
+        forced_cost = w.policy.reluctance * estimate(w, node.terms)
     summed = frozenset().union(*(term.summed for term in node.terms))
     stage = max(operand.tensor.stage for term in node.terms for operand in term.operands)
     pending = tuple(tuple(sketch(operand) for operand in term.operands) for term in node.terms)

@@ -27,6 +27,7 @@ from rankopt.values import Part, Value
 from rankopt.workspace import Policy, Workspace
 
 FULL = Policy("full")
+LATE = Policy("full, evaluated late", reluctance=4.0)
 SHARED = Policy("full, shared values evaluated", share_values=True)
 SPLIT = Policy("split only", compose=False, share_values=True)
 DENSE = Policy("no pending sums", defer=False, compose=False)
@@ -34,7 +35,7 @@ ONCE = Policy("context once", once=True, defer=False, compose=False)
 UNCHANGED = Policy("unchanged", unchanged=True, defer=False, compose=False)
 UNSHARED = Policy("without sharing", share=False)
 
-POLICIES: tuple[Policy, ...] = (FULL, SHARED, SPLIT, DENSE, ONCE, UNCHANGED)
+POLICIES: tuple[Policy, ...] = (FULL, LATE, SHARED, SPLIT, DENSE, ONCE, UNCHANGED)
 """In the order in which a draw is decided."""
 
 REFINED = 2
