@@ -27,8 +27,8 @@ class Policy:
     compose: bool = True
     share_values: bool = False
     reluctance: float = 1.0
-    """How many times dearer than it is evaluating a value is taken to be: what is evaluated for one reader stays pending
-    for no other, and later readers may have had a better use for it."""
+    """How many times dearer than it is evaluating a value is taken to be: what one reader has evaluated stays pending
+    for no other, and a later one may have had a better use for it."""
     coalesce: bool = True
     """Join parts of the same rank into one tensor after each elementwise op; otherwise they stay apart as long as they
     can, which saves copies and costs more, smaller calls."""
