@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 from rankopt import algebra, dims
 from rankopt.operands import Operand
 from rankopt.program import Expr, aten
+from rankopt.rolling import regrid
 from rankopt.rules import Refusal, rule
 from rankopt.values import Node, Value, leaf
 from rankopt.workspace import Workspace
@@ -230,7 +231,7 @@ def mul(w: Workspace, x: Value | Number, y: Value | Number) -> Value:
     nodes, groups, deferred = _pair(w, x, y)
     if not deferred:
         return Value(groups, algebra.pointwise(w, lambda a, b: w.program.pointwise(aten.mul.Tensor, a, b), nodes))
-    return Value(groups, algebra.mul(w, nodes[0], nodes[1]))
+    return Value(groups, regrid(w, algebra.mul(w, nodes[0], nodes[1])))
 
 
 @rule(aten.div.Tensor, aten.div.Scalar, law="x / y: a division by a number is pending, any other is elementwise")

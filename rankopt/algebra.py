@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from functools import reduce as fold
 from itertools import combinations
 
 import numpy as np
@@ -70,6 +69,17 @@ def add(w: Workspace, x: Node, y: Node) -> Node:
     assert isinstance(x, Sum)
     assert isinstance(y, Sum)
     return settle(w, (*x.present_terms, *y.present_terms))
+
+
+def add_all(w: Workspace, nodes: Sequence[Node]) -> Node:
+    """The sum of `nodes`, brought into normal form once."""
+    sums = [node for node in nodes if isinstance(node, Sum)]
+    whole: Node | None = settle(w, [term for node in sums for term in node.present_terms]) if sums else None
+    for node in nodes:
+        if isinstance(node, Cat):
+            whole = node if whole is None else add(w, whole, node)
+    assert whole is not None
+    return whole
 
 
 def _is_product(node: Sum) -> bool:
@@ -196,7 +206,7 @@ def contract(w: Workspace, x: Node, y: Node, summed: Collection[Axis]) -> Node:
 
     parts = _distribute(w, (x, y), cat, law)
     if cat.axis in summed:
-        return fold(lambda a, b: add(w, a, b), (part.node for part in parts))
+        return add_all(w, [part.node for part in parts])
     return concatenate(w, cat.axis, parts)
 
 
@@ -315,9 +325,9 @@ def total(w: Workspace, node: Node, summed: Collection[Axis]) -> Node:
             parts = tuple(Part(p.positions, p.axes, total(w, p.node, summed)) for p in node.parts)
             return concatenate(w, node.axis, parts)
         rest = [axis for axis in summed if axis is not node.axis]
-        return fold(lambda a, b: add(w, a, b), (total(w, p.node, [*p.axes, *rest]) for p in node.parts))
+        return add_all(w, [total(w, p.node, [*p.axes, *rest]) for p in node.parts])
     terms: list[Term] = []
-    for term in node.terms if w.policy.compose and _is_product(node) else node.present_terms:
+    for term in node.terms if _is_product(node) else node.present_terms:
         coefficient = term.coefficient
         for axis in set(summed) - set(term.axes):
             coefficient *= axis.size
@@ -338,13 +348,23 @@ def pointwise(w: Workspace, build: Callable[..., Expr], nodes: Sequence[Node]) -
     return coalesce(w, node) if w.policy.coalesce or len(cat.parts) > w.limits.parts else node
 
 
+CROWDED = 4
+"""How many times more parts than a Cat may have are too many to stay pending."""
+
+
 def coalesce(w: Workspace, node: Node) -> Node:
-    """Joins evaluated parts of the same kind (same axes, same stage) into one tensor, so that Cats stay short."""
+    """Joins evaluated parts of the same kind (same axes, same stage) into one tensor, so that Cats stay short.
+
+    Where there are very many, those that are pending are evaluated too: one by one, they cost more than they save.
+    """
     if not isinstance(node, Cat) or len(node.parts) == 1:
         return node
+    crowded = len(node.parts) > CROWDED * w.limits.parts
     kinds: dict[object, list[Part]] = {}
     for part in node.parts:
         operand = part.node.operand if isinstance(part.node, Sum) else None
+        if operand is None and crowded:
+            operand = force(w, part.node)
         kind: object = id(part)
         if operand is not None:
             outer = frozenset(axis for axis in operand.axes if axis not in part.axes)

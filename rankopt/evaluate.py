@@ -130,18 +130,15 @@ def _restore(operand: Operand, rest: Term) -> Term:
 
 def _join_cofactors(w: Workspace, members: Sequence[tuple[Operand, Term]]) -> Term | None:
     """One term for all `members`, if its cofactors are cheaper to compute than the products they save."""
-    first = members[0][0]
+    operand, rest = members[0]
+    common = tuple(w.axes.fresh(axis.size) if axis in rest.summed else axis for axis in operand.axes)
+    first, summed = Operand(operand.tensor, common), frozenset(common) - frozenset(operand.axes)
     apart = estimate(w, (_restore(*member) for member in members))
     cofactors: list[Term] = []
     for operand, rest in members:
-        names = {old: new for old, new in zip(operand.axes, first.axes, strict=True) if old != new}
-        own = rest.summed - set(operand.axes)
-        if any(new in o.axes and new not in own for o in rest.operands for new in names.values()):
-            return None
-        fresh = {axis: w.axes.fresh(axis.size) for axis in sorted(own & set(names.values()), key=lambda a: a.serial)}
-        operands = tuple(o.rename({**names, **fresh}) for o in rest.operands)
-        cofactors.append(Term(operands, frozenset(fresh.get(axis, axis) for axis in own), rest.coefficient))
-    summed = members[0][1].summed & set(first.axes)
+        names = {old: new for old, new in zip(operand.axes, common, strict=True) if old is not new}
+        operands = tuple(o.rename(names) for o in rest.operands)
+        cofactors.append(Term(operands, rest.summed - set(operand.axes), rest.coefficient))
     total = _sketch_of(cofactors)
     kept = [axis for axis in dict.fromkeys((*first.axes, *total.axes)) if axis not in summed]
     together = estimate(w, cofactors) + cost(w, [sketch(first), total], kept)

@@ -229,16 +229,33 @@ class Program:
         return self.call(aten.expand.default, x, sizes, shape=tuple(shape), out=x.dtype)
 
     def index_select(self, x: Expr, dim: int, index: np.ndarray[Any, Any]) -> Expr:
-        """The places `index` of `dim`: nothing, a slice, or a gather."""
-        size, count = x.dims[dim], len(index)
-        shape = (*x.dims[:dim], count, *x.dims[dim + 1 :])
-        first = int(index[0]) if count else 0
-        if count and np.array_equal(index, np.arange(first, first + count)):
+        """The places `index` of `dim`: nothing, a slice, or a gather; gathers of gathers are one."""
+        base, places = self.places(x, dim)
+        places = places[index]
+        if _is_range(index) and not _is_range(places):
+            base, places = x, index  # a view of what was gathered
+        size, count = base.dims[dim], len(places)
+        shape = (*base.dims[:dim], count, *base.dims[dim + 1 :])
+        if _is_range(places):
+            first = int(places[0])
             if count == size:
-                return x
-            return self.call(aten.slice.Tensor, x, dim, first, first + count, shape=shape, out=x.dtype)
-        places = self.constant(index.astype(np.int64))
-        return self.call(aten.index_select.default, x, dim, places, shape=shape, out=x.dtype)
+                return base
+            return self.call(aten.slice.Tensor, base, dim, first, first + count, shape=shape, out=x.dtype)
+        chosen = self.constant(places.astype(np.int64))
+        return self.call(aten.index_select.default, base, dim, chosen, shape=shape, out=x.dtype)
+
+    def places(self, x: Expr, dim: int) -> tuple[Expr, np.ndarray[Any, Any]]:
+        """The tensor from which `dim` of `x` was gathered, and the places: `x` itself and all of them if it was not."""
+        places = np.arange(_int(x.dims[dim]), dtype=np.int64)
+        while x.args[1:2] == (dim,):
+            if x.target is aten.index_select.default and x.args[2].target is Leaf.CONSTANT:
+                places = self.constants[x.args[2].args[0]].numpy()[places]
+            elif x.target is aten.slice.Tensor and len(x.args) == 4 and isinstance(x.args[2], int):
+                places = places + x.args[2]
+            else:
+                break
+            x = x.args[0]
+        return x, places
 
     def cat(self, xs: Sequence[Expr], dim: int) -> Expr:
         """Concatenation along `dim`, of which no operand counts rows."""
@@ -290,6 +307,11 @@ def _int(size: Size) -> int:
     if isinstance(size, Rows):
         raise TypeError("the dim counts rows")
     return size
+
+
+def _is_range(places: np.ndarray[Any, Any]) -> bool:
+    """Whether places, of which there is at least one, follow each other."""
+    return bool(len(places)) and np.array_equal(places, np.arange(places[0], places[0] + len(places)))
 
 
 def broadcast_shape(shapes: Iterable[Shape]) -> Shape:

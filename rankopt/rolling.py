@@ -12,13 +12,13 @@ become one batched product.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from rankopt import operands as ops
 from rankopt.algebra import settle
-from rankopt.axes import Axis, Group
+from rankopt.axes import Axis, Group, volume
 from rankopt.evaluate import join
 from rankopt.operands import Index, Operand
 from rankopt.program import Expr, Stage, aten
@@ -94,26 +94,26 @@ def _member(part: Part) -> _Member | None:
 
 @dataclass(frozen=True, slots=True)
 class _Factor:
-    """What stands at one place of all members: member k has `variants[choices[k]]`.
+    """What stands at one place of all members: for member k, `variants[choices[k]]`.
 
-    Variants that are places of one tensor are also `source[places]`, along the axis `axis` of it.
+    Where the variants are places of one tensor it is `source[choices[k]]`, along the axis `axis`, and no variants.
     """
 
-    variants: tuple[Operand, ...]
+    stage: Stage
+    """When all of it can be computed."""
     choices: Index
+    variants: tuple[Operand, ...] = ()
     source: Operand | None = None
     axis: Axis | None = None
-    places: Index | None = None
 
     @property
     def varies(self) -> bool:
         """Whether the members differ in it."""
-        return len(self.variants) > 1
+        return bool((self.choices != self.choices[0]).any())
 
-    @property
-    def stage(self) -> Stage:
-        """When all of it can be computed."""
-        return max(variant.tensor.stage for variant in self.variants)
+
+def _constant(operand: Operand, count: int) -> _Factor:
+    return _Factor(operand.tensor.stage, np.zeros(count, dtype=np.int64), (operand,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,16 @@ def _place(w: Workspace, tensor: Expr) -> _Place | None:
     if tensor.target is aten.select.int:
         base, dim, place = tensor.args
         size = base.dims[dim]
-        return _Place(base, dim, place % size) if isinstance(size, int) and isinstance(place, int) else None
+        if not isinstance(size, int) or not isinstance(place, int):
+            return None
+        outer = _place(w, base) if base.target is aten.select.int else None
+        if outer is None or outer.dim != dim:
+            return _Place(base, dim, place % size)
+        dims = outer.base.dims  # x[:, i, j] is one place of x.flatten(1, 2)
+        count = dims[dim]
+        assert isinstance(count, int)
+        merged = w.program.view(outer.base, (*dims[:dim], count * size, *dims[dim + 2 :]))
+        return _Place(merged, dim, outer.place * size + place % size)
     if tensor.target is not aten.slice.Tensor or len(tensor.args) != 4:
         return None
     base, dim, start, end = tensor.args
@@ -143,41 +152,54 @@ def _place(w: Workspace, tensor: Expr) -> _Place | None:
     return _Place(w.program.view(base, shape), dim, start // length)
 
 
-def _factor(w: Workspace, operands: Sequence[Operand]) -> _Factor:
-    """What stands at one place of all members, whose axes have common names."""
+def _side_by_side(w: Workspace, operands: Sequence[Operand]) -> _Factor:
+    """The factor of members that are parts, whose axes have common names."""
     numbers: dict[int, int] = {}
     choices = np.array([numbers.setdefault(o.tensor.serial, len(numbers)) for o in operands], dtype=np.int64)
     variants = tuple({o.tensor.serial: o for o in operands}.values())
     if len(variants) == 1:
-        return _Factor(variants, choices)
-    found = [_place(w, variant.tensor) for variant in variants]
-    places = [place for place in found if place is not None]
-    first = places[0] if places else None
-    if first is None or len(places) < len(found) or any((p.base, p.dim) != (first.base, first.dim) for p in places):
-        return _Factor(variants, choices)
+        return _constant(variants[0], len(operands))
+    apart = _Factor(max(variant.tensor.stage for variant in variants), choices, variants)
+    places = [_place(w, variant.tensor) for variant in variants]
+    first = places[0]
+    if first is None or any(p is None or (p.base, p.dim) != (first.base, first.dim) for p in places):
+        return apart
     size = first.base.dims[first.dim]
     assert isinstance(size, int)
-    axis = w.axes.fresh(size)
-    axes = variants[0].axes
+    axis, axes = w.axes.fresh(size), variants[0].axes
     source = Operand(first.base, (*axes[: first.dim], axis, *axes[first.dim :]))
-    return _Factor(variants, choices, source, axis, np.array([p.place for p in places], dtype=np.int64))
+    index = np.array([p.place for p in places if p is not None], dtype=np.int64)
+    return _Factor(first.base.stage, index[choices], (), source, axis)
+
+
+def _along(w: Workspace, operand: Operand, axis: Axis) -> _Factor:
+    """The factor of members that are the places of an axis: of the tensor that was gathered along it, if one was."""
+    if axis not in operand.axes:
+        return _constant(operand, axis.size)
+    dim = operand.axes.index(axis)
+    base, places = w.program.places(operand.tensor, dim)
+    if base is operand.tensor:
+        return _Factor(base.stage, places, (), operand, axis)
+    size = base.dims[dim]
+    assert isinstance(size, int)
+    source = w.axes.fresh(size)
+    axes = (*operand.axes[:dim], source, *operand.axes[dim + 1 :])
+    return _Factor(base.stage, places, (), Operand(base, axes), source)
 
 
 def _at(w: Workspace, factor: _Factor, members: Index, axes: Group) -> Operand:
     """The factor of `members`, an array shaped like `axes`: it has those of the axes along which it varies."""
-    if not factor.varies:
-        return factor.variants[0]
     choices = factor.choices[members]
     dims = [dim for dim in range(choices.ndim) if (choices != choices.take([0], axis=dim)).any()]
     choices = choices[tuple(slice(None) if dim in dims else 0 for dim in range(choices.ndim))]
     new = tuple(axes[dim] for dim in dims)
-    if factor.source is not None and factor.axis is not None and factor.places is not None:
-        return ops.pick(w, factor.source, (factor.axis,), factor.places[choices], new)
+    if factor.source is not None and factor.axis is not None:
+        return ops.pick(w, factor.source, (factor.axis,), choices, new)
     used, inverse = np.unique(choices, return_inverse=True)
-    if len(used) == choices.size:  # each once: put side by side in their final order
-        used, inverse = choices.reshape(-1), np.arange(choices.size)
     if len(used) == 1:
         return factor.variants[int(used[0])]
+    if len(used) == choices.size:  # each once: put side by side in their final order
+        used, inverse = choices.reshape(-1), np.arange(choices.size)
     axis = w.axes.fresh(len(used))
     parts = tuple(
         Part(np.array([i], dtype=np.int64), (), leaf(factor.variants[choice])) for i, choice in enumerate(used.tolist())
@@ -191,15 +213,17 @@ def _at(w: Workspace, factor: _Factor, members: Index, axes: Group) -> Operand:
 
 def _roll(w: Workspace, members: Sequence[_Member]) -> list[Part] | None:
     """Members of one form as few parts, or None where that does not pay."""
-    common = members[0].bound
+    first = members[0]
     renamed: list[list[Operand]] = []
     for member in members:
-        names = dict(zip(member.bound, common, strict=True))
+        names = dict(zip(member.bound, first.bound, strict=True))
         renamed.append([operand.rename(names) for operand in member.term.operands])
-    factors = [_factor(w, operands) for operands in zip(*renamed, strict=True)]
+    factors = [_side_by_side(w, operands) for operands in zip(*renamed, strict=True)]
     if not _pays(w, members, factors):
         return None
-    return [_grid(w, members, factors, grid) for grid in _grids(factors, len(members))]
+    positions = np.stack([member.part.positions for member in members])
+    grids = _grids(factors) or [np.arange(len(members), dtype=np.int64)]
+    return [_grid(w, first.part.axes, positions, first.term, factors, grid) for grid in grids]
 
 
 def _pays(w: Workspace, members: Sequence[_Member], factors: Sequence[_Factor]) -> bool:
@@ -209,30 +233,98 @@ def _pays(w: Workspace, members: Sequence[_Member], factors: Sequence[_Factor]) 
     copied = sum(
         sum(variant.volume(w.candidates) for variant in factor.variants)
         for factor in factors
-        if factor.varies and factor.source is None and factor.stage is Stage.CANDIDATE
+        if factor.varies and factor.stage is Stage.CANDIDATE
     )
-    result = len(members) * Operand(members[0].term.operands[0].tensor, members[0].term.axes).volume(w.candidates)
+    result = len(members) * volume(members[0].term.axes, w.candidates)
     calls = (len(members) - 1) * (len(factors) - 1) * w.profile.call
     return w.profile.gather * copied <= calls + w.profile.gather * result
 
 
-def _grids(factors: Sequence[_Factor], count: int) -> list[Index]:
-    """The members as arrays: grids of context by target, or all of them in one row."""
-    row = [np.arange(count, dtype=np.int64)]
+def regrid(w: Workspace, node: Node) -> Node:
+    """Products of gathered fields, `x[:, i] * x[:, j]`: pairs of context and target fields as grids.
+
+    What was gathered for them is not needed then, and a next linear layer can be folded into them. A pair may have
+    its context field first or second: parts that multiply the same tensors are one.
+    """
+    if not isinstance(node, Cat):
+        return node
+    kinds: dict[object, list[_Gathered]] = {}
+    parts: list[Part] = []
+    for part in node.parts:
+        gathered = _gathered(w, part)
+        if gathered is None:
+            parts.append(part)
+        else:
+            kinds.setdefault(gathered.form, []).append(gathered)
+    changed = False
+    for members in kinds.values():
+        regridded = _regrid(w, members)
+        changed |= regridded is not None
+        parts.extend(regridded if regridded is not None else [member.part for member in members])
+    return concatenate(w, node.axis, parts) if changed else node
+
+
+@dataclass(frozen=True, slots=True)
+class _Gathered:
+    """A part along one axis that is a product, of which each factor may have been gathered along it."""
+
+    part: Part
+    term: Term
+    factors: tuple[_Factor, ...]
+    form: object
+
+
+def _gathered(w: Workspace, part: Part) -> _Gathered | None:
+    node = part.node
+    if not isinstance(node, Sum) or len(node.terms) != 1 or len(part.axes) != 1:
+        return None
+    (own,), (term,) = part.axes, node.terms
+    if own in term.summed or len(term.operands) < 2:
+        return None
+
+    def pattern(factor: _Factor) -> tuple[object, ...]:
+        operand = factor.source if factor.source is not None else factor.variants[0]
+        return factor.stage, operand.tensor.serial, tuple(-1 if a is factor.axis else a.serial for a in operand.axes)
+
+    factors = tuple(sorted((_along(w, operand, own) for operand in term.operands), key=pattern))
+    summed = tuple(sorted(axis.serial for axis in term.summed))
+    return _Gathered(part, term, factors, (tuple(map(pattern, factors)), summed, term.coefficient))
+
+
+def _regrid(w: Workspace, members: Sequence[_Gathered]) -> list[Part] | None:
+    """Parts of one form as grids; None if they do not fall into a few, or are too few to matter."""
+    first = members[0]
+    factors = [
+        replace(same[0], choices=np.concatenate([factor.choices for factor in same]))
+        for same in zip(*(member.factors for member in members), strict=True)
+    ]
+    grids = _grids(factors)
+    if grids is None or sum(grid.size for grid in grids) < LEAST:
+        return None
+    positions = np.concatenate([member.part.positions for member in members])
+    return [_grid(w, (), positions[:, None], first.term, factors, grid) for grid in grids]
+
+
+# ------------------------------------------------------------------------------------------------------ grids
+
+
+def _grids(factors: Sequence[_Factor]) -> list[Index] | None:
+    """The members as arrays, context by target, that cover them; None if they do not fall into a few such grids."""
     context = next((f for f in factors if f.varies and f.stage is Stage.CONTEXT), None)
     target = next((f for f in factors if f.varies and f.stage is Stage.CANDIDATE), None)
     if context is None or target is None:
-        return row
+        return None
     points = list(zip(context.choices.tolist(), target.choices.tolist(), strict=True))
-    if len(set(points)) < count:
-        return row
     member = {point: i for i, point in enumerate(points)}
-    wide, tall = _by_columns(points), _by_columns([(b, a) for a, b in points])
-    if min(len(wide), len(tall)) > min(MOST_GRIDS, count // 2):
-        return row
-    if len(wide) <= len(tall):
-        return [np.array([[member[a, b] for b in columns] for a in rows]) for columns, rows in wide.items()]
-    return [np.array([[member[a, b] for b in rows] for a in columns]) for columns, rows in tall.items()]
+    if len(member) < len(points):
+        return None
+    grids = _by_columns([(b, a) for a, b in points])
+    if len(grids) <= min(MOST_GRIDS, len(points) // 2):  # each target field in one grid, so that it is read once
+        return [np.array([[member[a, b] for b in rows] for a in columns]) for columns, rows in grids.items()]
+    grids = _by_columns(points)
+    if len(grids) <= min(MOST_GRIDS, len(points) // 2):
+        return [np.array([[member[a, b] for b in columns] for a in rows]) for columns, rows in grids.items()]
+    return None
 
 
 def _by_columns(points: Sequence[tuple[int, int]]) -> dict[tuple[int, ...], list[int]]:
@@ -246,11 +338,9 @@ def _by_columns(points: Sequence[tuple[int, int]]) -> dict[tuple[int, ...], list
     return grids
 
 
-def _grid(w: Workspace, members: Sequence[_Member], factors: Sequence[_Factor], grid: Index) -> Part:
-    """The members of one grid as one part; an axis of size one is none."""
-    grid = grid.squeeze()
-    first = members[0]
-    axes = tuple(w.axes.fresh(size) for size in grid.shape)
-    term = Term(tuple(_at(w, factor, grid, axes) for factor in factors), first.term.summed, first.term.coefficient)
-    positions = np.concatenate([members[i].part.positions for i in grid.reshape(-1).tolist()])
-    return Part(positions, (*axes, *first.part.axes), settle(w, [term]))
+def _grid(w: Workspace, own: Group, positions: Index, term: Term, factors: Sequence[_Factor], members: Index) -> Part:
+    """The members of one grid as one part; an axis of size one is none. `positions`: [member, own places]."""
+    members = members.squeeze()
+    axes = tuple(w.axes.fresh(size) for size in members.shape)
+    product = Term(tuple(_at(w, factor, members, axes) for factor in factors), term.summed, term.coefficient)
+    return Part(positions[members.reshape(-1)].reshape(-1), (*axes, *own), settle(w, [product]))
