@@ -75,7 +75,7 @@ def test_the_comparison_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     r = Recorder()
     x = r.call(aten.cat.default, [r.context(2), r.target(2)], 1)
     recorded = r.finish([r.call(aten.linear.default, x, r.weight(3, 4))])
-    right = algebra.add
-    monkeypatch.setattr(algebra, "add", lambda w, x, y: right(w, x, algebra.scale(y, -1.0)))
+    right = algebra.add_all
+    monkeypatch.setattr(algebra, "add_all", lambda w, nodes: right(w, [nodes[0], algebra.scale(nodes[1], -1.0)]))
     with pytest.raises(Mismatch, match="off by"):
         assert_same(recorded, [FULL])
