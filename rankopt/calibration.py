@@ -142,8 +142,10 @@ class _Calibration:
         element = self.each("add", (512, 640), (512, 640))
         gather = self.each("cat", (512, 320), (512, 320), written=512 * 640)
         exchange = self.each("permute", (512, 6, 2, 16), order=(0, 2, 1, 3))
-        small, large = self.batch(6, 16, 6), self.batch(16, 32, 16)
-        per_product = (large - small) / (16 * 32 * 16 - 6 * 16 * 6)
+        small, large = self.batch(16, 32, 16), self.batch(32, 32, 32)
+        per_product = (large - small) / (32**3 - 16 * 32 * 16)
+        matrix = max(small - per_product * 16 * 32 * 16, 1.0)
+        square = self.each("permute", (512, 640), order=(1, 0))
         long, short = self.each("softmax", (256, 1024)), self.each("softmax", (16384, 16))
         return replace(
             base,
@@ -153,8 +155,9 @@ class _Calibration:
             multiply_add=multiply_add,
             narrow=tuple((below, self.factor(2048, width, multiply_add)) for below, width in _widths(base.narrow)),
             short=tuple((below, self.factor(height, 2048, multiply_add)) for below, height in _widths(base.short)),
-            matrix=max(small - per_product * 6 * 16 * 6, 1.0),
+            matrix=matrix,
             small_multiply_add=per_product,
+            ragged=max((self.batch(16, 8, 6) - matrix - per_product * 16 * 8 * 16) / 16, 0.0),
             element=element,
             broadcast=max((self.each("multiply", (4096, 1), (1, 16), written=4096 * 16) - element) * 16, 0.1),
             function=self.each("exp", (512, 640)),
@@ -166,7 +169,8 @@ class _Calibration:
             picked=max(self.picked() - gather, 0.01),
             run=max((exchange - gather) * 16, 0.1),
             moved=self.each("permute", (512, 6, 2, 16), order=(2, 0, 3, 1)),
-            transposed=self.each("permute", (512, 640), order=(1, 0)),
+            transposed=square,
+            plane=base.plane,  # what it costs to wake a thread for each, which one thread does not show
         )
 
     def array(self, shape: tuple[int, ...]) -> Array:

@@ -32,7 +32,9 @@ class Profile:
     matrix: float
     """Set-up of one matrix in a batch of products."""
     small_multiply_add: float
-    """One multiply-add in a batch of small matrices."""
+    """One multiply-add in a batch of small matrices, whose columns are computed in vectors of 16."""
+    ragged: float
+    """One row of such a matrix that ends within a vector."""
     product_element: float
     """One element of the result of a product."""
     element: float
@@ -59,6 +61,10 @@ class Profile:
     """One element that is moved on its own."""
     transposed: float
     """One element of matrices that are transposed."""
+    plane: float
+    """One matrix of many that are transposed."""
+    moved_alone: bool
+    """Whether one thread moves all elements, however many there are."""
     strided_batch: bool
     """Whether a batch of matrices may lie between their rows."""
     threads: int = 2
@@ -77,23 +83,33 @@ class Profile:
         large = self.multiply_add * self._factor(rows, columns) * work
         if batch == 1:
             return large + written
-        small = rows * columns * inner < SMALL
-        return self.matrix * batch + (self.small_multiply_add * work if small else large) + written
+        if rows * columns * inner >= SMALL:
+            return self.matrix * batch + large + written
+        vectors = -(-columns // VECTOR)
+        each = self.matrix + self.small_multiply_add * rows * inner * vectors * VECTOR
+        return batch * (each + (self.ragged * rows if columns % VECTOR else 0.0)) + written
 
     def _factor(self, rows: int, columns: int) -> float:
         narrow = next((factor for width, factor in self.narrow if columns < width), 1.0)
         short = next((factor for width, factor in self.short if rows < width), 1.0)
         return max(narrow, short)
 
-    def move(self, elements: int, run: int, *, planar: bool = False) -> float:
-        """Time of a copy of `elements` into another order, in runs of `run` that stay together."""
-        if planar and run == 1:
-            return self.transposed * elements
-        return min(self.moved * elements, self.run * elements / run) + self.gather * elements
+    def move(self, elements: int, run: int, planes: int = 0) -> float:
+        """Time of a copy of `elements` into another order, in runs of `run` that stay together.
+
+        `planes`: the number of matrices of which the copy is the transposition, 0 if it is none.
+        """
+        if planes and run == 1:
+            return self.transposed * elements + (self.plane * planes if planes > 1 else 0.0)
+        moved = min(self.moved * elements, self.run * elements / run) + self.gather * elements
+        return moved * (self.threads if self.moved_alone else 1)
 
 
 SMALL = 200_000
 """Multiply-adds of a matrix product that is small enough to be slow in a batch."""
+
+VECTOR = 16
+"""Numbers in float32 that one instruction multiplies."""
 
 EAGER = Profile(
     name="eager",
@@ -102,8 +118,9 @@ EAGER = Profile(
     multiply_add=0.030,
     narrow=((2, 6.0), (12, 10.0), (16, 3.0), (32, 1.4)),
     short=((2, 4.0), (6, 4.0), (12, 2.3), (32, 1.5)),
-    matrix=100.0,
-    small_multiply_add=0.11,
+    matrix=180.0,
+    small_multiply_add=0.06,
+    ragged=5.0,
     product_element=0.15,
     element=0.16,
     broadcast=4.0,
@@ -114,9 +131,11 @@ EAGER = Profile(
     maximum=2.0,
     gather=0.2,
     picked=0.3,
-    run=11.0,
+    run=7.0,
     moved=1.6,
-    transposed=1.4,
+    transposed=0.8,
+    plane=300.0,
+    moved_alone=False,
     strided_batch=True,
 )
 """PyTorch, calls one by one."""
@@ -129,7 +148,8 @@ ONNX_RUNTIME = Profile(
     narrow=((2, 14.0), (6, 4.5), (12, 2.2), (16, 1.8), (32, 1.2)),
     short=((2, 4.0), (6, 1.6), (32, 1.2)),
     matrix=150.0,
-    small_multiply_add=0.075,
+    small_multiply_add=0.028,
+    ragged=12.0,
     product_element=0.15,
     element=0.22,
     broadcast=22.0,
@@ -142,7 +162,9 @@ ONNX_RUNTIME = Profile(
     picked=8.0,
     run=25.0,
     moved=6.5,
-    transposed=0.4,
+    transposed=0.45,
+    plane=2000.0,
+    moved_alone=True,
     strided_batch=False,
 )
 """ONNX Runtime's CPU provider, at its default optimisation level."""

@@ -25,12 +25,12 @@ Rank = tuple[int, ...]
 class Move:
     """A copy into another order of dims: how many elements, in runs of how many that stay together.
 
-    `planar`: matrices are transposed, and nothing else moves.
+    `planes`: how many matrices are transposed, where nothing else moves; else 0.
     """
 
     elements: int
     run: int
-    planar: bool
+    planes: int
 
 
 def ranks(expr: Expr) -> list[Rank]:
@@ -79,17 +79,19 @@ def move(tensor: Expr, rows: int) -> Move | None:
     while placed[last - 1] == last - 1:
         last -= 1
         run *= elements((known[last][1],), rows)
-    return Move(elements(tensor.dims, rows), run, _is_planar(placed))
+    outer = _outside_of_planes(placed)
+    planes = 0 if outer is None else elements([size for _, size in known[:outer]], rows)
+    return Move(elements(tensor.dims, rows), run, planes)
 
 
-def _is_planar(placed: Sequence[int]) -> bool:
-    """Whether dims `placed` in the order of memory are two blocks exchanged, the innermost ones."""
+def _outside_of_planes(placed: Sequence[int]) -> int | None:
+    """How many dims stay outermost, if the others, `placed` in the order of memory, are two blocks exchanged."""
     start = 0
     while placed[start] == start:
         start += 1
     split = placed.index(start)
     swapped = [*range(start + len(placed) - split, len(placed)), *range(start, start + len(placed) - split)]
-    return list(placed[start:]) == swapped
+    return start if list(placed[start:]) == swapped else None
 
 
 def _regrouped(source: Sequence[Rank], before: Sequence[Size], after: Sequence[Size]) -> list[Rank] | None:

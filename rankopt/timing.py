@@ -47,7 +47,7 @@ def _moved(tensor: Expr, rows: int, profile: Profile) -> float:
     moving = move(tensor, rows)
     if moving is None:
         return profile.gather * elements(tensor.dims, rows)
-    return profile.move(moving.elements, moving.run, planar=moving.planar)
+    return profile.move(moving.elements, moving.run, moving.planes)
 
 
 def _relaid(tensor: Expr, rows: int, profile: Profile) -> float:

@@ -57,5 +57,5 @@ def test_a_move_keeps_runs_together() -> None:
     inner = move(program.permute(x, [0, 2, 1]), rows=1)
     assert outer is not None
     assert inner is not None
-    assert (outer.run, outer.planar) == (5, False)
-    assert (inner.run, inner.planar) == (1, True)
+    assert (outer.run, outer.planes) == (5, 0)
+    assert (inner.run, inner.planes) == (1, SHAPE[0])
