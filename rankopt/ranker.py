@@ -4,9 +4,8 @@
     scores = ranker.candidate_stage(state, target)     # target: name -> [N, ...]
     scores = ranker(context, target)                   # both
 
-Parameters keep the model's names and are the model's tensors, never copies. What is derived from them (slices,
-permutations, compositions) is prepared once and renewed when a parameter changes; while gradients are recorded it is
-computed inside the call, so that they reach the original parameters.
+Parameters keep the model's names and are the model's tensors, never copies. What is derived from them is prepared once
+(see `rankopt.variant`), and inputs are checked at every call (`rankopt.inputs`).
 """
 
 from __future__ import annotations
@@ -22,23 +21,21 @@ from torch.export import ExportedProgram
 
 from rankopt.calls import example_call
 from rankopt.capture import CapturedModel, capture
-from rankopt.eager import eager
-from rankopt.errors import InputError, StageError, VerificationError
+from rankopt.errors import StageError, VerificationError
+from rankopt.inputs import Inputs, flatten, require_same
 from rankopt.interface import InputInfo, Interface
 from rankopt.metadata import fingerprint
 from rankopt.requests import Request, split_rows
 from rankopt.selectors import Role
 from rankopt.stages import Stages
 from rankopt.tensors import get_tensor, put_tensor
+from rankopt.variant import State, Variant
 
 if TYPE_CHECKING:
     from rankopt.artefacts.writing import Export
     from rankopt.plan import Plan
     from rankopt.report.tree import Report
     from rankopt.verification import Verification
-
-State = dict[str, Tensor]
-"""What crosses from the context stage to the candidate stage, by name."""
 
 
 class Ranker(nn.Module):
@@ -48,13 +45,9 @@ class Ranker(nn.Module):
         super().__init__()
         self.stages = stages
         self.interface = interface
-        self._eager = (eager(stages.context_stage), eager(stages.candidate_stage))
-        self._sources = [self._register(source.name, source.is_constant, weights) for source in stages.sources]
-        self._sources_list: list[Tensor] = []
-        self._prepared_list: list[Tensor] = []
-        self._watched: list[Tensor] = []
-        self._version = -1
-        self._expectations = {role: self._expectation(role) for role in (Role.CONTEXT, Role.TARGET)}
+        sources = [self._register(source.name, source.is_constant, weights) for source in stages.sources]
+        self._variant = Variant(stages, self, sources)
+        self._inputs = Inputs(interface)
         self.report: Report | None = None
         """What was saved, what was not, and why. None for a ranker that was loaded without its report."""
         self.examples: Mapping[str, Tensor] = {}
@@ -76,14 +69,14 @@ class Ranker(nn.Module):
 
         Raises InputError for a missing or unknown input, a wrong type, shape, device or number of rows.
         """
-        prepared = self.prepared()
-        state = self._run_context(prepared, self._flat(context, Role.CONTEXT))
-        outputs = self._run_candidates(prepared, state, self._flat(target, Role.TARGET))
+        variant, prepared = self._variant, self._variant.prepared()
+        state = variant.run_context(prepared, self._flat(context, Role.CONTEXT))
+        outputs = variant.run_candidates(prepared, state, self._flat(target, Role.TARGET))
         return self.interface.unflatten_output(outputs)
 
     def context_stage(self, context: Mapping[str, Any]) -> State:
         """Everything that does not depend on the candidates, by name. See `forward` for the arguments."""
-        return self._run_context(self.prepared(), self._flat(context, Role.CONTEXT))
+        return self._variant.run_context(self.prepared(), self._flat(context, Role.CONTEXT))
 
     def candidate_stage(self, state: Mapping[str, Tensor], target: Mapping[str, Any]) -> Any:
         """Scores, given the state of the request. Raises StageError when `state` is not of this ranker."""
@@ -98,7 +91,7 @@ class Ranker(nn.Module):
 
     def outputs(self, state: Mapping[str, Tensor], target: Mapping[str, Any]) -> tuple[Tensor, ...]:
         """The tensors of the output as a flat tuple, in the order of the original's."""
-        return self._run_candidates(self.prepared(), state, self._flat(target, Role.TARGET))
+        return self._variant.run_candidates(self.prepared(), state, self._flat(target, Role.TARGET))
 
     def from_rows(self, *args: Any, check_context: bool = False, **kwargs: Any) -> Any:
         """Drop-in for the original call on tiled rows: the context is read off the first row.
@@ -109,27 +102,10 @@ class Ranker(nn.Module):
         request = split_rows(self.interface.roles, rows, check=check_context)
         return self(request.context, request.target)
 
-    def _run_context(self, prepared: Sequence[Tensor], context: Mapping[str, Tensor]) -> State:
-        stages = self.stages
-        weights = [prepared[i] for i in stages.context_weights]
-        run = self._eager[0] if _runs_eagerly() else stages.context_stage
-        results = run(*weights, *(context[name] for name in stages.context_inputs))
-        return {tensor.name: result for tensor, result in zip(stages.state, results, strict=True)}
-
-    def _run_candidates(
-        self, prepared: Sequence[Tensor], state: Mapping[str, Tensor], target: Mapping[str, Tensor]
-    ) -> tuple[Tensor, ...]:
-        stages = self.stages
-        weights = [prepared[i] for i in stages.candidate_weights]
-        values = [state[tensor.name] for tensor in stages.state]
-        run = self._eager[1] if _runs_eagerly() else stages.candidate_stage
-        result: tuple[Tensor, ...] = run(*weights, *values, *(target[name] for name in stages.target_inputs))
-        return result
-
     def arguments(self, request: Request) -> dict[str, Tensor]:
         """The arguments of `stages.whole` for a request, by placeholder."""
         names = [node.name for node in self.stages.whole.graph.find_nodes(op="placeholder")]
-        values = [get_tensor(self, name).detach() for name in self._sources]
+        values = [get_tensor(self, name).detach() for name in self.source_names]
         values += [request.context[name] for name in self.stages.context_inputs]
         values += [request.target[name] for name in self.stages.target_inputs]
         return dict(zip(names, values, strict=True))
@@ -182,14 +158,10 @@ class Ranker(nn.Module):
                 "  fix: ranker.verify(model=original)"
             )
         captured = capture(model, *example_call(example_inputs))
-        own = [(info.name, info.shape, info.dtype) for info in self.interface.inputs]
-        found = [(item.name, item.shape[1:] if item.shape else None, item.dtype) for item in captured.inputs]
-        if own != found:
-            raise InputError(
-                "the model is not the one that was optimised: its inputs differ.\n"
-                f"  expected: {_listed(own)}\n  found: {_listed(found)}\n"
-                "  fix: pass the original model"
-            )
+        found = [
+            InputInfo(item.name, tuple(item.shape[1:]) if item.shape else None, item.dtype) for item in captured.inputs
+        ]
+        require_same(self.interface, found)
         return captured, None
 
     def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> None:
@@ -238,79 +210,14 @@ class Ranker(nn.Module):
     def _flat(self, inputs: Mapping[str, Any], role: Role) -> Mapping[str, Tensor]:
         """Inputs by path, checked."""
         if torch.compiler.is_compiling():
-            return _flatten(inputs)
-        expected = self._expectations[role]
-        if inputs.keys() != expected.keys():
-            inputs = _flatten(inputs)
-            if inputs.keys() != expected.keys():
-                raise InputError(_names_message(role, set(inputs), list(expected)))
-        rows = 1 if role is Role.CONTEXT else None
-        device = self._sources_list[0].device if self._sources_list else None
-        for name, (dtype, shape) in expected.items():
-            tensor = inputs[name]
-            found = tensor.shape if isinstance(tensor, Tensor) else ()
-            if rows is None and found:
-                rows = found[0]
-            fits = found[1:] == shape and found[0] == rows if shape is not None and found else found == shape
-            if not fits or tensor.dtype is not dtype or tensor.device != (device or tensor.device):
-                self._explain_misfit(role, inputs)
-        return inputs
-
-    def _explain_misfit(self, role: Role, inputs: Mapping[str, Tensor]) -> None:
-        """Raises InputError with what is wrong, if something is."""
-        rows: dict[str, int] = {}
-        for info in self.interface.expected(role):
-            self._check(role, info, inputs[info.name])
-            if info.shape is not None:
-                rows[info.name] = inputs[info.name].shape[0]
-        if role is Role.TARGET and len(set(rows.values())) > 1:
-            listed = ", ".join(f"'{name}' has {count}" for name, count in rows.items())
-            raise InputError(
-                f"the target inputs must have one row per candidate, all the same number, but {listed}.\n"
-                "  fix: pass the same candidates to every target input"
-            )
-
-    def _expectation(self, role: Role) -> dict[str, tuple[torch.dtype, tuple[int, ...] | None]]:
-        return {info.name: (info.dtype, info.shape) for info in self.interface.expected(role)}
-
-    def _check(self, role: Role, info: InputInfo, tensor: Any) -> None:
-        if not isinstance(tensor, Tensor):
-            raise InputError(
-                f"'{info.name}' must be a tensor, found {type(tensor).__name__}.\n  fix: torch.as_tensor(value)"
-            )
-        expected = () if info.shape is None else ("1" if role is Role.CONTEXT else "N", *info.shape)
-        found = tuple(tensor.shape)
-        fits = len(found) == len(expected) and found[1:] == tuple(expected[1:])
-        if fits and role is Role.CONTEXT and found[:1] not in ((), (1,)):
-            raise InputError(
-                f"the context is one row per request, but '{info.name}' has {found[0]}.\n"
-                "  fix: pass the context once, [1, ...]; from_rows() takes tiled rows"
-            )
-        if not fits:
-            shape = ", ".join(str(size) for size in expected)
-            raise InputError(
-                f"'{info.name}' has the shape {list(found)}, expected [{shape}].\n  fix: pass rows like the example's"
-            )
-        if tensor.dtype != info.dtype:
-            raise InputError(
-                f"'{info.name}' is {tensor.dtype}, expected {info.dtype}.\n  fix: convert it, .to({info.dtype})"
-            )
-        device = self._sources_list[0].device if self._sources_list else tensor.device
-        if tensor.device != device:
-            raise InputError(
-                f"'{info.name}' is on {tensor.device}, the ranker on {device}.\n  fix: move one of them, .to(device)"
-            )
+            return flatten(inputs)
+        return self._inputs.checked(role, inputs, self._variant.device)
 
     # -------------------------------------------------------------------------------------------------- weights
 
     def refresh(self) -> None:
         """Runs the weight stage again. Called on its own when a parameter has changed, or moved."""
-        self._sources_list = [get_tensor(self, name) for name in self._sources]
-        with torch.no_grad():
-            prepared = self.stages.weight_stage(*self._sources_list)
-        self._prepared_list = [tensor.detach() for tensor in prepared]
-        self._watched = self._read_by_derived()
-        self._version = self._current_version()
+        self._variant.refresh()
 
     def _apply(self, fn: Any, recurse: bool = True) -> Ranker:
         super()._apply(fn, recurse)
@@ -356,7 +263,7 @@ class Ranker(nn.Module):
     @property
     def source_names(self) -> Sequence[str]:
         """The names of all arguments of the weight stage, in its order: of `weights()` and of `constants()`."""
-        return self._sources
+        return self._variant.sources
 
     def get_parameter_or_buffer(self, name: str) -> Tensor:
         """A weight by the name that it has in the original model."""
@@ -364,23 +271,7 @@ class Ranker(nn.Module):
 
     def prepared(self) -> Sequence[Tensor]:
         """The results of the weight stage, in the order of `stages.prepared`."""
-        if torch.is_grad_enabled() and any(source.requires_grad for source in self._sources_list):
-            prepared: Sequence[Tensor] = self.stages.weight_stage(*self._sources_list)
-            return prepared
-        if not torch.compiler.is_compiling() and self._version != self._current_version():
-            self.refresh()
-        return self._prepared_list
-
-    def _read_by_derived(self) -> list[Tensor]:
-        """The weights of which the prepared ones are more than the very tensor: when they change, so do those."""
-        nodes = self.stages.weight_stage.graph.find_nodes(op="placeholder")
-        pairs = zip(nodes, self._sources_list, strict=True)
-        changed = [tensor for node, tensor in pairs if any(user.op == "call_function" for user in node.users)]
-        return [tensor for tensor in changed if not tensor.is_inference()]  # those do not count their changes
-
-    def _current_version(self) -> int:
-        """Grows with every in-place change of a watched weight."""
-        return sum([tensor._version for tensor in self._watched])
+        return self._variant.prepared()
 
     def _register(self, name: str, is_constant: bool, weights: Mapping[str, Tensor]) -> str:
         """Puts a tensor where the original model has it; the compiler's own are no part of the state dict."""
@@ -389,33 +280,3 @@ class Ranker(nn.Module):
             return f"_{name}"
         put_tensor(self, name, weights[name])
         return name
-
-
-def _runs_eagerly() -> bool:
-    """Whether intermediates may be overwritten: nobody needs them for gradients, or traces the calls."""
-    return not torch.is_grad_enabled() and not torch.compiler.is_compiling()
-
-
-def _listed(inputs: Sequence[tuple[str, tuple[int, ...] | None, torch.dtype]]) -> str:
-    return ", ".join(f"{name} {'scalar' if shape is None else ['R', *shape]} {dtype}" for name, shape, dtype in inputs)
-
-
-def _flatten(inputs: Mapping[str, Any], prefix: str = "") -> dict[str, Tensor]:
-    flat: dict[str, Tensor] = {}
-    for name, value in inputs.items():
-        path = f"{prefix}{name}"
-        if isinstance(value, Mapping):
-            flat.update(_flatten(value, f"{path}."))
-        else:
-            flat[path] = value
-    return flat
-
-
-def _names_message(role: Role, found: set[str], expected: list[str]) -> str:
-    missing = [name for name in expected if name not in found]
-    unknown = sorted(found - set(expected))
-    return (
-        f"the {role.name.lower()} inputs do not fit: missing {missing}, unknown {unknown}.\n"
-        f"  expected: {', '.join(expected)}\n"
-        "  fix: pass a dict by input path, context inputs in the first, target inputs in the second"
-    )
