@@ -104,8 +104,9 @@ def alternatives(
 ) -> list[Plan]:
     """The plans of all policies, the cheapest first; of equals, the one listed first.
 
-    The two cheapest are tried again in other forms, with the parts of their values kept apart and stacked outermost,
-    and each form with the layouts that its readers want.
+    A plan that rewrites stands behind the unchanged one unless it is cheaper beyond the profile's doubt. The two
+    cheapest are tried again in other forms, with the parts of their values kept apart and stacked outermost, and each
+    form with the layouts that its readers want.
     """
     plans = [interpret(captured, roles, candidates, policy, passes, profile) for policy in policies]
     distinct = {round(plan.time): plan for plan in plans if plan.policy.rewrites}
@@ -114,7 +115,7 @@ def alternatives(
         wanted = [(form.policy, form.workspace.layouts.better(profile)) for form in forms]
         plans.extend(forms[1:])
         plans.extend(interpret(captured, roles, candidates, p, passes, profile, asked) for p, asked in wanted if asked)
-    return sorted(plans, key=lambda plan: plan.time)
+    return sorted(plans, key=lambda plan: plan.time * (profile.doubt if plan.policy.rewrites else 1.0))
 
 
 def other_forms(policy: Policy) -> tuple[Policy, ...]:

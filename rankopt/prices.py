@@ -67,6 +67,9 @@ class Profile:
     """Whether one thread moves all elements, however many there are."""
     strided_batch: bool
     """Whether a batch of matrices may lie between their rows."""
+    doubt: float = 1.0
+    """How many times cheaper than the model unchanged a rewritten program must seem to be chosen: no estimate is sure,
+    and nobody may be served slower than before."""
     threads: int = 2
     """Threads that work on one call."""
     grain: float = 10_000.0
@@ -166,6 +169,7 @@ ONNX_RUNTIME = Profile(
     plane=2000.0,
     moved_alone=True,
     strided_batch=False,
+    doubt=1.2,
 )
 """ONNX Runtime's CPU provider, at its default optimisation level."""
 

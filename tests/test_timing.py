@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from small_ranker import Small, example_rows
 
 from rankopt.axes import Rows
 from rankopt.errors import FormatError, InputError
+from rankopt.pipeline import capture_with_roles
+from rankopt.plan import alternatives
 from rankopt.prices import EAGER, ONNX_RUNTIME, PROFILES, from_json, profile_of, to_json
 from rankopt.program import Expr, Program, Stage, aten
 from rankopt.timing import time
@@ -78,6 +81,14 @@ def test_a_profile_survives_json(profile: Any) -> None:
 def test_what_is_no_profile_is_refused(data: Any) -> None:
     with pytest.raises(FormatError, match="no profile of prices"):
         from_json(data)
+
+
+def test_a_small_gain_is_not_worth_a_doubt() -> None:
+    """A rewritten plan is chosen when it is cheaper than the unchanged one beyond what the estimate may be off."""
+    captured, roles = capture_with_roles(Small().eval(), ["user_id"], None, example_rows())
+    certain, doubtful = (alternatives(captured, roles, 5000, profile=replace(EAGER, doubt=d)) for d in (1.0, 1e6))
+    assert certain[0].policy.rewrites
+    assert not doubtful[0].policy.rewrites
 
 
 def test_a_backend_that_is_not_known_is_refused() -> None:
