@@ -102,7 +102,8 @@ class StagesModule(nn.Module):
         for stage, uses in zip(self._stages, self._uses, strict=True):
             weights = [self.get_buffer(f"weight_{i}") for i in uses.weights]
             handed = stage(*weights, *handed, *(inputs[i] for i in uses.inputs))
-        return handed
+        given = {id(tensor) for tensor in (*inputs, *self.buffers())}
+        return tuple(tensor.clone() if id(tensor) in given else tensor for tensor in handed)  # it has a name already
 
 
 def _own_memory(tensor: Tensor) -> Tensor:

@@ -150,7 +150,7 @@ def test_a_runtime_that_gives_other_scores(stages: bool, tmp_path: Path, monkeyp
     def wrong(self: ort.InferenceSession, names: list[str], feed: dict[str, object]) -> list[object]:
         results = honest(self, names, feed)
         many = "score" in names and len(results[0]) == 37
-        return [result + (many and name == "score") * 1e-3 for name, result in zip(names, results, strict=True)]
+        return [r + 1e-3 if many and name == "score" else r for name, r in zip(names, results, strict=True)]
 
     monkeypatch.setattr(ort.InferenceSession, "run", wrong)
     with pytest.raises(VerificationError, match=r"ONNX Runtime(.|\n)*output: score, at 37 candidates\n  found: .*fur"):
