@@ -28,6 +28,8 @@ EXTRA = {"sklearn", "pyarrow", "matplotlib"}
 """Packages that the zoo needs for data, training and plots, and that rankopt itself does not."""
 
 RESULTS = Path("bench/results/zoo.json")
+COUNTS = Path("bench/results/zoo_flops.json")
+WEIGHTS = Path("build/zoo")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -189,12 +191,17 @@ def optimize(program: Path, candidates: int, output: Path, force: bool) -> None:
 @click.option("--coupon-path", type=_FILE, help="The coupon file; without one, $RANKOPT_DATA is asked, else left out.")
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Of the compared models.")
 @click.option("--budget", type=click.FloatRange(min=0), default=90.0, show_default=True, help="Seconds per training.")
-@click.option("--jobs", type=click.IntRange(min=1), default=2, show_default=True, help="Models at a time.")
+@click.option("--jobs", type=click.IntRange(min=1), default=2, show_default=True, help="Models trained at a time.")
+@click.option(
+    "--only", type=click.Choice(["train", "measure"]), help="Train, and measure later; or measure all that is trained."
+)
+@click.option("--weights", type=_PATH, default=WEIGHTS, show_default=True, help="Trained models are kept here.")
 @click.option("-o", "--output", type=_FILE, default=RESULTS, show_default=True)
 def bench(**options: Any) -> None:
     """Train, rewrite and measure the zoo; goes on where an earlier run stopped.
 
-    Every model is an entry of the JSON file as soon as it is done. Delete the file to start anew.
+    Models are trained first, several at a time; then they are measured one by one. What has an entry in the JSON file is
+    done, unless its model, recipe or data have changed. `--only measure` measures every trained model again.
     """
     with plainly():
         from rankopt.zoo.bench import run
@@ -204,6 +211,18 @@ def bench(**options: Any) -> None:
     if failed:
         click.echo(f"{failed} runs failed; their entries say why", err=True)
         sys.exit(1)
+
+
+@zoo.command()
+@click.option("--model", "models", multiple=True, type=click.Choice(list(ENTRIES)), help="All by default.")
+@click.option("-o", "--output", type=_FILE, default=COUNTS, show_default=True)
+def count(models: tuple[str, ...], output: Path) -> None:
+    """Count how much work of each model is done once per request, on one shape."""
+    with plainly():
+        from rankopt.zoo.counting import run
+
+        check_output(output, force=True)
+        run(models, output, click.echo)
 
 
 @zoo.command()

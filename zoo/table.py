@@ -4,17 +4,17 @@ A table stands in the page between `<!-- table: NAME -->` and `<!-- end -->`; al
 Plots are SVG files in a folder beside the page that has its name.
 """
 
-import json
 import re
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rankopt.zoo.bench import BASELINE, PAIRS, SWEEPS, SWEPT
+from rankopt.zoo.experiments import BASELINE, PAIRS, SWEEPS, SWEPT
 from rankopt.zoo.errors import ZooError
 from rankopt.zoo.files import write_whole
 from rankopt.zoo.plots import plot_saving, plot_sweeps
+from rankopt.zoo.results import read
 
 Run = dict[str, Any]
 
@@ -27,11 +27,8 @@ def renew(results: Path, page: Path) -> list[Path]:
     Raises:
         ZooError: the results are none, or the page asks for a table that there is not.
     """
-    try:
-        content = json.loads(results.read_text())
-        runs = [run for run in content["runs"] if "error" not in run]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ZooError(f"{results} holds no results: {error!r}.\n  fix: run `rankopt zoo bench`") from error
+    content = read(results)
+    runs = [run for run in content["runs"] if "error" not in run]
     text = page.read_text()
 
     def replaced(match: re.Match[str]) -> str:

@@ -1,7 +1,9 @@
 """The benchmark of the zoo: its list of runs, its file, and the page that is made of it."""
 
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +13,18 @@ from click.testing import CliRunner
 
 from rankopt.cli import main
 from rankopt.errors import CaptureError
-from rankopt.zoo import ENTRIES, Field, Schema, bench
-from rankopt.zoo.bench import BASELINE, Experiment, Results, Settings, experiments, perform
+from rankopt.zoo import ENTRIES, Field, Recipe, Schema, bench
+from rankopt.zoo.bench import Settings, measure_one, train_one
 from rankopt.zoo.cli import zoo
 from rankopt.zoo.dataset import Dataset, Rows, Schedule
-from rankopt.zoo.describe import describe
+from rankopt.zoo.describe import describe, function
+from rankopt.zoo.dlrm import DLRM
 from rankopt.zoo.errors import ZooError
+from rankopt.zoo.experiments import BASELINE, SWEEPS, Experiment, experiments
 from rankopt.zoo.measure import interleaved, measure, real_request
+from rankopt.zoo.results import Results
 from rankopt.zoo.table import TABLES, renew
+from rankopt.zoo.weights import Weights
 
 PAGE = Path(__file__).parents[2] / "docs" / "zoo.md"
 SCHEMA = Schema((Field("user", 12), Field("item", 12), Field("hour", 6)), ("user", "hour"), ("item",))
@@ -40,33 +46,47 @@ def entry_of(experiment: Experiment, **facts: Any) -> dict[str, Any]:
         "flops_before": 4000.0,
         "flops_after": 1000.0,
         "flops_saved": 0.75,
+        "unchanged": "",
         "speedup": 2.0,
+        "identical": True,
         "float64_error": 1e-15,
         "float32_ratio": 1.0,
         "top10": 1.0,
         "top100": 1.0,
-        "train_seconds": 1.0,
+        "epochs": 2,
+        "cpu_seconds": 1.0,
         "complete": True,
     }
-    return experiment.key | {"identity": bench.fingerprint(experiment)} | figures | facts
+    return experiment.key | {"identity": experiment.identity} | figures | facts
+
+
+def settings(folder: Path) -> Settings:
+    return Settings(Weights(folder / "weights"), None, 60.0)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
 
 
 def test_the_list_of_runs() -> None:
     runs = list(experiments(["movietweetings", "coupon"], list(ENTRIES), seeds=3))
-    assert len(runs) == len({json.dumps(run.key) for run in runs})
+    assert len(runs) == len({json.dumps(run.key) for run in runs}) == len({run.slug for run in runs})
     plain = {name for name, entry in ENTRIES.items() if not entry.needs_history}
     for data in ("movietweetings", "coupon"):
-        assert {run.model for run in runs if run.data == data and run.sees == "all"} == plain
+        assert {run.model for run in runs if run.data == data and run.is_default} == plain
+        assert [run.seed for run in runs if run.model == "dcnv2" and run.data == data] == [0, 1, 2]
     with_history = {run.model for run in runs if run.data == "movietweetings_history"}
     assert with_history == {name for name, entry in ENTRIES.items() if entry.needs_history} | {BASELINE}
-    seeds = [run.seed for run in runs if run.model == "dcnv2" and run.data == "movietweetings"]
-    assert seeds == [0, 1, 2]
     assert {run.sees for run in runs if run.model == BASELINE} == {"all", "context", "target"}
-    wide = Experiment("movietweetings", "mlcc", change=(("embedding_dim", 32),))
+    wide = Experiment("movietweetings", "mlcc", change=(("embedding_dim", 32),), seed=2)
     assert wide in runs
     assert wide.entry.config == replace(ENTRIES["mlcc"].config, embedding_dim=32)
-    assert all(name in {axis for axis in bench.SWEEPS} for run in runs for name, _ in run.change)
+    assert all(name in set(SWEEPS) for run in runs for name, _ in run.change)
     assert [run.model for run in experiments(["coupon"], ["dlrm"], 3)] == ["dlrm"]
+    assert [run.seed for run in experiments(["movietweetings"], ["mc_mlcc"], 2) if not run.change] == [0, 1]
 
 
 def test_the_file_knows_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,27 +103,105 @@ def test_the_file_knows_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert not Results(path).has(run)  # worth another try
 
 
-def test_one_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_is_another_one_where_it_computes_something_else() -> None:
+    dlrm, fm = ENTRIES["dlrm"], ENTRIES["fm"]
+    assert function(dlrm) == function(replace(dlrm, recipe=Recipe(1.0)))
+    assert function(dlrm) != function(replace(dlrm, build=lambda fields, config: DLRM(list(reversed(fields)), config)))
+    assert len({function(entry) for entry in ENTRIES.values()}) == len(ENTRIES)
+    state = torch.random.get_rng_state()
+    function(replace(fm, recipe=Recipe(2.0)))
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None) -> None:
     monkeypatch.setattr(bench.sources, "load", lambda name, path: made_up())
-    threads = torch.get_num_threads()
-    facts = perform(Experiment("coupon", "dnn"), Settings(None, 60.0))
+    monkeypatch.setattr(bench, "measure", partial(measure, seconds=0.0))
+    given, run = settings(tmp_path), Experiment("coupon", "dnn")
+    trained = train_one(run, given)
+    assert given.weights.has(run)
+    assert trained["complete"]
+    assert trained["parameters"] == trained["dense_parameters"] + 16 * (12 + 12 + 6)
+    facts = measure_one(run, given)
+    assert trained.items() <= facts.items()
     assert facts["identical"]
     assert facts["float64_error"] <= 1e-9
-    assert facts["complete"]
     assert facts["flops_before"] > facts["flops_after"] > 0
-    assert facts["parameters"] == facts["dense_parameters"] + 16 * (12 + 12 + 6)
+    assert facts["speedup"] > 0
     json.dumps(facts)
-    alone = perform(Experiment("coupon", "dnn", "context"), Settings(None, 60.0))
-    assert "speedup" not in alone
+    assert "identical, " in bench.saved(facts)
 
-    def refuse(model: torch.nn.Module, dataset: Dataset) -> None:
+    def refuse(model: torch.nn.Module, dataset: Dataset, timed: bool) -> None:
         raise CaptureError("a loop over rows\n  fix: none")
 
     monkeypatch.setattr(bench, "measure", refuse)
-    refused = perform(Experiment("coupon", "dnn"), Settings(None, 60.0))
+    refused = measure_one(run, given)
     assert refused["error"].startswith("CaptureError: a loop over rows")
-    assert "a loop over rows" in bench.sentence(refused)
-    torch.set_num_threads(threads)
+    assert bench.saved(refused) == "CaptureError: a loop over rows"
+
+
+def test_an_ablation_and_a_second_seed_are_not_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None
+) -> None:
+    monkeypatch.setattr(bench.sources, "load", lambda name, path: made_up())
+    given = settings(tmp_path)
+    for run in (Experiment("coupon", "dnn", "context"), Experiment("coupon", "dlrm", seed=1)):
+        train_one(run, given)
+        facts = measure_one(run, given)
+        assert "speedup" not in facts
+        assert ("flops_after" in facts) == (run.sees == "all")
+        bench.saved(facts)
+
+
+def test_weights_are_those_that_were_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights, run = Weights(tmp_path / "weights"), Experiment("coupon", "dlrm")
+    assert not weights.has(run)
+    model = run.entry.model(SCHEMA)
+    weights.save(run, entry_of(run), model)
+    assert weights.has(run)
+    facts, loaded = weights.load(run, SCHEMA)
+    assert facts == entry_of(run)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), loaded.parameters(), strict=True))
+    with pytest.raises(ZooError, match="fix: delete it"):
+        weights.load(run, SCHEMA.only(("user", "item")))
+    monkeypatch.setitem(ENTRIES, "dlrm", replace(ENTRIES["dlrm"], recipe=Recipe(1.0)))
+    assert not weights.has(run)
+    weights.path(run).write_bytes(b"no weights")
+    with pytest.raises(ZooError, match=r"dlrm.*cannot be read(.|\n)*fix: delete it"):
+        weights.has(run)
+
+
+def test_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is trained is not trained again, what is measured only where that is asked for."""
+    called: list[str] = []
+
+    def work(what: Any, runs: Sequence[Experiment], settings: Settings, jobs: int) -> Iterator[Any]:
+        for run in runs:
+            called.append(f"{what.__name__} {run.data} {run.sees}")
+            if what is train_one:
+                settings.weights.save(run, entry_of(run), run.entry.model(SCHEMA))
+            yield run, entry_of(run)
+
+    monkeypatch.setattr(bench, "work", work)
+    lines: list[str] = []
+
+    def go(only: str | None = None) -> list[str]:
+        called.clear()
+        failed = bench.run(
+            models=["dlrm"], data=["movietweetings"], coupon_path=None, seeds=3, budget=1.0, jobs=1,
+            only=only, weights=tmp_path / "weights", output=tmp_path / "new" / "zoo.json", echo=lines.append,
+        )  # fmt: skip
+        assert failed == 0
+        return list(called)
+
+    assert go("measure") == []
+    assert go("train") == ["train_one movietweetings all"]
+    assert go("train") == []
+    assert go() == ["measure_one movietweetings all"]
+    assert go() == []
+    assert go("measure") == ["measure_one movietweetings all"]
+    assert "1 runs, 1 of them trained" in lines
+    (tmp_path / "new" / "zoo.json").unlink()
+    assert go() == ["measure_one movietweetings all"]
 
 
 def test_requests_are_made_of_test_rows() -> None:
@@ -151,6 +249,8 @@ def test_a_page_without_figures(tmp_path: Path) -> None:
     (tmp_path / "zoo.json").write_text("{}")
     with pytest.raises(ZooError, match="rankopt zoo bench"):
         renew(tmp_path / "zoo.json", page)
+    with pytest.raises(ZooError, match="rankopt zoo bench"):
+        Results(tmp_path / "zoo.json")
 
 
 def test_the_zoo_is_part_of_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,7 @@ TARGET = ("movie_id", "year", "genres")
 HISTORY = 20
 """Earlier ratings that are kept of a user; half of the users have at most two."""
 LIKED = 8
+SCHEDULE = Schedule()
 HOUR = 3600
 DAY = 24 * HOUR
 EPOCH_WEEKDAY = 3
@@ -76,7 +77,7 @@ def load(folder: Path = FOLDER, history: int = 0) -> Dataset:
         "genres": [movie.genres for movie in rated],
     }
     labels = [int(rating.rating >= LIKED) for rating in ratings]
-    data = encode_dataset("movietweetings", columns, labels, target=TARGET, train_rows=TRAIN_ROWS, schedule=Schedule())
+    data = encode_dataset("movietweetings", columns, labels, target=TARGET, train_rows=TRAIN_ROWS, schedule=SCHEDULE)
     if not history:
         return data
     return with_history(data, earlier_rows([(r.user_id, r.timestamp) for r in ratings], history))
