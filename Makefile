@@ -44,6 +44,7 @@ corpus: $(VENV)/.installed-torchrec
 # earlier run stopped. The coupon survey is included where $$RANKOPT_DATA has it. ZOO_ARGS='--model dlrm' is one model.
 zoo: $(VENV)/.installed-zoo
 	$(BIN)/rankopt zoo bench $(ZOO_ARGS)
+	$(BIN)/rankopt zoo count
 	$(BIN)/rankopt zoo table
 
 clean:

@@ -200,8 +200,8 @@ def optimize(program: Path, candidates: int, output: Path, force: bool) -> None:
 def bench(**options: Any) -> None:
     """Train, rewrite and measure the zoo; goes on where an earlier run stopped.
 
-    Models are trained first, several at a time; then they are measured one by one. What has an entry in the JSON file is
-    done, unless its model, recipe or data have changed. `--only measure` measures every trained model again.
+    Models are trained first, several at a time; then they are measured one by one. What has an entry in the JSON file
+    is done, unless its model or recipe has changed. `--only measure` measures every trained model again.
     """
     with plainly():
         from rankopt.zoo.bench import run
@@ -227,13 +227,14 @@ def count(models: tuple[str, ...], output: Path) -> None:
 
 @zoo.command()
 @click.argument("results", type=click.Path(exists=True, dir_okay=False, path_type=Path), default=RESULTS)
+@click.option("--counts", type=_FILE, default=COUNTS, show_default=True, help="The file of `rankopt zoo count`.")
 @click.option("--into", type=_FILE, default=Path("docs/zoo.md"), show_default=True, help="The page with the tables.")
-def table(results: Path, into: Path) -> None:
+def table(results: Path, counts: Path, into: Path) -> None:
     """Renew the tables and plots of the zoo's page from RESULTS."""
     with plainly():
         from rankopt.zoo.table import renew
 
-        written = renew(results, into)
+        written = renew(results, counts, into)
     for path in written:
         click.echo(path)
 

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import torch
 from torch import Tensor, nn
@@ -120,8 +120,12 @@ def run(models: Sequence[str], output: Path, echo: Callable[[str], None]) -> Non
         shape = {"context": CONTEXT, "target": TARGET, "candidates": CANDIDATES, "history": HISTORY}
         ordered = [runs[other.model] for other in FAMILIES if other.model in runs]
         text = json.dumps({"rankopt": __version__, "shape": shape, "runs": ordered}, indent=1)
-        write_whole(output, lambda file, text=text: file.write(text.encode() + b"\n"))
+        write_whole(output, writing(text))
         echo(f"{family.model}: {facts['whole']['before'] / 1e3:,.1f} -> {facts['whole']['least'] / 1e3:,.1f} kFLOP")
+
+
+def writing(text: str) -> Callable[[BinaryIO], object]:
+    return lambda file: file.write(text.encode() + b"\n")
 
 
 def count(family: Family) -> dict[str, Any]:

@@ -36,13 +36,34 @@ def plot_sweeps(sweeps: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -
     for axes, (axis, points) in zip(panels, sweeps.items(), strict=True):
         auc = [run["auc"] for run in points]
         for key, color in (("flops_before", BEFORE), ("flops_after", AFTER)):
-            axes.plot([run[key] / 1e3 for run in points], auc, "o-", color=color, markersize=3)
+            spread = [run["spread"] for run in points]
+            axes.errorbar(
+                [run[key] / 1e3 for run in points], auc, spread, fmt="o-", color=color, markersize=3, linewidth=1
+            )
         for run in points:
             place = run["flops_after"] / 1e3, run["auc"]
             axes.annotate(str(run["at"]), place, textcoords="offset points", xytext=(2, 3))
         axes.set_title(axis)
         axes.set_xlabel("kFLOP per candidate")
     figure.axes[0].set_ylabel("AUC")
+    save(figure, path)
+
+
+def plot_decomposition(runs: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """The share of work that is saved, by splitting alone and by all laws: of the interaction layer, and of all."""
+    figure = Figure(figsize=(7, 0.8 + 0.17 * max(1, len(runs))), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, part in zip(panels, ("interaction", "whole"), strict=True):
+        for place, run in enumerate(reversed(runs)):
+            if part in run:
+                split, least = (max(0.0, 1 - run[part][name] / run[part]["before"]) for name in ("split", "least"))
+                axes.plot([split, least], [place, place], color=BEFORE, linewidth=1, zorder=1)
+                axes.scatter([split], [place], color=BEFORE, s=14, zorder=2)
+                axes.scatter([least], [place], color=AFTER, s=14, zorder=3)
+        axes.set_xlim(-0.03, 1.03)
+        axes.set_title("interaction layer alone" if part == "interaction" else "whole model")
+        axes.set_xlabel("work saved: split (grey), all laws (blue)")
+    panels[0].set_yticks(range(len(runs)), [run["model"] for run in reversed(runs)])
     save(figure, path)
 
 

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rankopt.zoo.experiments import BASELINE, PAIRS, SWEEPS, SWEPT
+from rankopt.zoo.counting import read as read_counts
 from rankopt.zoo.errors import ZooError
+from rankopt.zoo.experiments import BASELINE, PAIRS, SWEEPS, SWEPT
 from rankopt.zoo.files import write_whole
-from rankopt.zoo.plots import plot_saving, plot_sweeps
+from rankopt.zoo.plots import plot_decomposition, plot_saving, plot_sweeps
 from rankopt.zoo.results import read
 
 Run = dict[str, Any]
@@ -21,13 +22,17 @@ Run = dict[str, Any]
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def renew(results: Path, page: Path) -> list[Path]:
+def renew(results: Path, counts: Path, page: Path) -> list[Path]:
     """Writes the tables into the page and the plots beside it; gives the files written.
+
+    Args:
+        results: the file of `rankopt zoo bench`.
+        counts: the file of `rankopt zoo count`.
 
     Raises:
         ZooError: the results are none, or the page asks for a table that there is not.
     """
-    content = read(results)
+    content = read(results) | {"counts": read_counts(counts)}
     runs = [run for run in content["runs"] if "error" not in run]
     text = page.read_text()
 
@@ -40,9 +45,11 @@ def renew(results: Path, page: Path) -> list[Path]:
     write_whole(page, lambda file: file.write(renewed.encode()))
     folder = page.with_suffix("")
     folder.mkdir(exist_ok=True)
-    plots = [folder / "saving.svg", folder / "mlcc.svg"]
-    plot_saving(defaults(runs, "movietweetings", "movietweetings_history"), plots[0])
-    plot_sweeps(swept(runs), plots[1])
+    plots = [folder / "saving.svg", folder / "mlcc.svg", folder / "decomposition.svg"]
+    measured = [run for run in runs if "flops_after" in run]
+    plot_saving(defaults(measured, "movietweetings", "movietweetings_history"), plots[0])
+    plot_sweeps({axis: averaged(points) for axis, points in swept(measured).items()}, plots[1])
+    plot_decomposition(content["counts"], plots[2])
     return [page, *plots]
 
 
@@ -53,12 +60,14 @@ def defaults(runs: Iterable[Run], *data: str) -> list[Run]:
 
 
 def swept(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """By scaling axis, the runs along it with the value in `at`, smallest first."""
+    """By scaling axis, the runs of all seeds along it with the value in `at`, smallest first."""
     found = {}
     for axis in SWEEPS:
         model = "mc_mlcc" if axis == "channels" else SWEPT
         along = [run for run in runs if run["model"] == model and set(run["change"]) == {axis}]
-        along += defaults([run for run in runs if run["model"] == model], "movietweetings")
+        along += [
+            run for run in runs if run["model"] == model and run["data"] == "movietweetings" and not run["change"]
+        ]
         points = [run | {"at": run["change"].get(axis, config_value(run, axis))} for run in along]
         found[axis] = sorted(points, key=lambda run: int(run["at"]))
     return found
@@ -81,13 +90,11 @@ def models_table(data: str) -> Callable[[Any, Sequence[Run]], str]:
                 f"{run['auc']:.4f}",
                 f"{run['log_loss']:.4f}",
                 f"{run['dense_parameters'] / 1e3:,.0f}",
-                kflops(run["flops_before"]),
-                kflops(run["flops_after"]),
-                f"{run['flops_saved']:.0%}",
-                f"{run['speedup']:.2f}x",
-                f"{run['float64_error']:.0e}",
-                f"{run['float32_ratio']:.2f}",
-                "same" if run["top10"] == run["top100"] == 1 else f"{run['top10']:.0%}, {run['top100']:.0%}",
+                kflops(run.get("flops_before")),
+                kflops(run.get("flops_after")),
+                f"{run['flops_saved']:.0%}" if "flops_saved" in run else "",
+                f"{run['speedup']:.2f}x" if "speedup" in run else "",
+                *(agreement(run) if "identical" in run else ("", "", "")),
             ]
             for run in chosen
         ]
@@ -97,28 +104,98 @@ def models_table(data: str) -> Callable[[Any, Sequence[Run]], str]:
     return table
 
 
+def of_model(runs: Iterable[Run], data: str, name: str) -> list[Run]:
+    """All seeds of a model in its default configuration."""
+    return [r for r in runs if (r["data"], r["model"], r["sees"]) == (data, name, "all") and not r["change"]]
+
+
 def compared_table(content: Any, runs: Sequence[Run]) -> str:
-    """Mean and spread over the seeds, of models that differ in whether the context sees the candidate."""
-    names = list(dict.fromkeys(name for pair in PAIRS for name in pair))
-    tweets = [run for run in runs if run["data"] == "movietweetings" and run["sees"] == "all"]
+    """Models that differ in whether the context sees the candidate: mean and spread over the seeds."""
     rows = []
-    for name in names:
-        of_model = [run for run in tweets if run["model"] == name and not run["change"]]
-        if not of_model:
-            continue
-        first = of_model[0]
-        rows.append(
-            [
-                name,
-                str(len(of_model)),
-                mean_and_spread([run["auc"] for run in of_model]),
-                mean_and_spread([run["log_loss"] for run in of_model]),
-                f"{first['dense_parameters'] / 1e3:,.0f}",
-                kflops(first["flops_before"]),
-                kflops(first["flops_after"]),
-            ]
-        )
-    return markdown(["model", "seeds", "AUC", "log loss", "k parameters", "kFLOP before", "after"], rows)
+    for data in ("movietweetings", "coupon"):
+        for name in dict.fromkeys(name for pair in PAIRS for name in pair):
+            if seeds := of_model(runs, data, name):
+                auc, loss = ([run[figure] for run in seeds] for figure in ("auc", "log_loss"))
+                first = seeds[0]
+                work = kflops(first.get("flops_before")), kflops(first.get("flops_after"))
+                parameters = f"{first['dense_parameters'] / 1e3:,.0f}"
+                rows.append(
+                    [data, name, str(len(seeds)), mean_and_spread(auc), mean_and_spread(loss), parameters, *work]
+                )
+    return markdown(["data", "model", "seeds", "AUC", "log loss", "k parameters", "kFLOP before", "after"], rows)
+
+
+def verdicts_table(content: Any, runs: Sequence[Run]) -> str:
+    """What a context that never sees the candidate costs in quality, and saves in work."""
+    rows = []
+    for data in ("movietweetings", "coupon"):
+        for name, variant in PAIRS:
+            one, other = of_model(runs, data, name), of_model(runs, data, variant)
+            if len(one) > 1 and len(other) > 1:
+                base, after = one[0], other[0].get("flops_after")
+                rows.append(
+                    [
+                        data,
+                        f"{variant} for {name}",
+                        difference(one, other, "auc", better=1),
+                        difference(one, other, "log_loss", better=-1),
+                        share(base.get("flops_before"), after),
+                        share(base.get("flops_after"), after),
+                    ]
+                )
+    head = ["data", "variant", "AUC", "log loss", "FLOPs saved, of the base as written", "of the base rewritten"]
+    return markdown(head, rows)
+
+
+def share(before: float | None, after: float | None) -> str:
+    return "" if before is None or after is None else f"{1 - after / before:.0%}"
+
+
+def difference(base: Sequence[Run], variant: Sequence[Run], figure: str, better: int) -> str:
+    """Of two means, against the standard deviation of a difference of two runs."""
+    ours, theirs = [run[figure] for run in variant], [run[figure] for run in base]
+    found = statistics.mean(ours) - statistics.mean(theirs)
+    spread = (statistics.variance(ours) + statistics.variance(theirs)) ** 0.5
+    verdict = "within the spread" if abs(found) <= spread else "better" if found * better > 0 else "worse"
+    return f"{found:+.4f} (± {spread:.4f}): {verdict}"
+
+
+def averaged(points: Sequence[Run]) -> list[Run]:
+    """One point per place on an axis: the mean over the seeds, with the standard deviation in `spread`."""
+    places = sorted({int(run["at"]) for run in points})
+    found = []
+    for at in places:
+        seeds = [run for run in points if run["at"] == at]
+        auc = [run["auc"] for run in seeds]
+        spread = statistics.stdev(auc) if len(auc) > 1 else 0.0
+        found.append(seeds[0] | {"auc": statistics.mean(auc), "spread": spread, "seeds": auc})
+    return found
+
+
+def decomposition_table(content: Any, runs: Sequence[Run]) -> str:
+    """How much of each model, and of its interaction layer, is done once per request."""
+    rows = []
+    for run in content["counts"]:
+        inner, whole = run.get("interaction"), run["whole"]
+        cells = [kflops(inner["before"]), less(inner, "split"), less(inner, "least")] if inner else [""] * 3
+        rows.append([run["model"], run["paper"], *cells, kflops(whole["before"])])
+        rows[-1] += [less(whole, name) for name in ("split", "least", "served")]
+    head = [
+        "model",
+        "the paper",
+        "interaction kFLOP",
+        "split",
+        "all laws",
+        "whole kFLOP",
+        "split",
+        "all laws",
+        "served",
+    ]
+    return markdown(head, rows)
+
+
+def less(work: dict[str, float], name: str) -> str:
+    return f"{work[name] / work['before'] - 1:+.0%}"
 
 
 def sides_table(content: Any, runs: Sequence[Run]) -> str:
@@ -134,21 +211,43 @@ def sweep_table(content: Any, runs: Sequence[Run]) -> str:
         [
             axis,
             str(run["at"]),
-            f"{run['auc']:.4f}",
-            kflops(run["flops_before"]),
-            kflops(run["flops_after"]),
+            mean_and_spread(run["seeds"]),
+            kflops(run.get("flops_before")),
+            kflops(run.get("flops_after")),
         ]
         for axis, points in swept(runs).items()
-        for run in points
+        for run in averaged(points)
     ]
     return markdown(["axis", "value", "AUC", "kFLOP before", "after"], rows)
+
+
+def identity_table(content: Any, runs: Sequence[Run]) -> str:
+    """The worst of all trained models, against what is asked of them."""
+    checked = [run for run in runs if "float64_error" in run]
+    same = sum(run["top10"] == run["top100"] == 1 for run in checked)
+    error, ratio = (max((run[name] for run in checked), default=0.0) for name in ("float64_error", "float32_ratio"))
+    rows = [
+        ["float64 error, relative", "1e-9 at most", f"{error:.0e}"],
+        ["float32 error over the model's own", "2 at most", f"{ratio:.2f}"],
+        ["top 10 and top 100 in the same order", "all", f"{same} of {len(checked)}"],
+        ["models rankopt failed at", "none", str(sum("error" in run for run in content["runs"]))],
+    ]
+    return markdown(["over all trained models", "asked", "worst found"], rows)
 
 
 def machine_table(content: Any, runs: Sequence[Run]) -> str:
     """Where the figures were measured."""
     machine = content["machine"]
     versions = [f"{name} {number}" for name, number in machine["versions"].items()]
-    return markdown(["measured on", "with"], [[machine["processor"], ", ".join([*versions, "one thread per model"])]])
+    minutes = sum(run["cpu_seconds"] for run in content["runs"]) / 60
+    cells = [machine["processor"], ", ".join([*versions, "one thread per model"]), f"{minutes:.0f}"]
+    return markdown(["measured on", "with", "CPU minutes of training, all runs"], [cells])
+
+
+def agreement(run: Run) -> tuple[str, str, str]:
+    """Both errors, and the order of the best candidates."""
+    order = "same" if run["top10"] == run["top100"] == 1 else f"{run['top10']:.0%}, {run['top100']:.0%}"
+    return f"{run['float64_error']:.0e}", f"{run['float32_ratio']:.2f}", order
 
 
 def named(run: Run) -> str:
@@ -157,8 +256,9 @@ def named(run: Run) -> str:
     return f"{run['model']}{histories}{'' if run['complete'] else ' *'}"
 
 
-def kflops(flops: float) -> str:
-    return f"{flops / 1e3:,.1f}"
+def kflops(flops: float | None) -> str:
+    """Empty for a run that is trained, and not measured yet."""
+    return "" if flops is None else f"{flops / 1e3:,.1f}"
 
 
 def mean_and_spread(values: Sequence[float]) -> str:
@@ -176,6 +276,9 @@ TABLES: dict[str, Callable[[Any, Sequence[Run]], str]] = {
     "movietweetings": models_table("movietweetings"),
     "coupon": models_table("coupon"),
     "compared": compared_table,
+    "verdicts": verdicts_table,
+    "decomposition": decomposition_table,
+    "identity": identity_table,
     "sides": sides_table,
     "sweep": sweep_table,
     "machine": machine_table,

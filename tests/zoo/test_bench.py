@@ -16,6 +16,7 @@ from rankopt.errors import CaptureError
 from rankopt.zoo import ENTRIES, Field, Recipe, Schema, bench
 from rankopt.zoo.bench import Settings, measure_one, train_one
 from rankopt.zoo.cli import zoo
+from rankopt.zoo.counting import FAMILIES, Family, count
 from rankopt.zoo.dataset import Dataset, Rows, Schedule
 from rankopt.zoo.describe import describe, function
 from rankopt.zoo.dlrm import DLRM
@@ -220,12 +221,31 @@ def test_interleaved_calls_take_turns() -> None:
     assert calls[-6:] == ["a", "b"] * 3
 
 
+def counted(folder: Path) -> Path:
+    """A file of counts, with made-up figures."""
+    work = {"before": 4000.0, "split": 3000.0, "least": 1000.0, "served": 1200.0}
+    parts = {family: {"interaction": work} if family.perceptron else {} for family in FAMILIES}
+    runs = [{"model": f.model, "paper": f.paper, "whole": work} | part for f, part in parts.items()]
+    (folder / "counts.json").write_text(json.dumps({"runs": runs}))
+    return folder / "counts.json"
+
+
+def test_what_is_counted() -> None:
+    assert [family.model for family in FAMILIES] == list(ENTRIES)
+    whole = count(Family("dcnv2", "head"))
+    inner = whole["interaction"]
+    assert inner["before"] == pytest.approx(3 * (2 * 512 * 512 + 3 * 512), rel=1e-6)  # products, bias, cross, residual
+    assert inner["split"] == pytest.approx(inner["before"] * 3 / 4, rel=0.01)  # three quarters of one layer in three
+    assert inner["least"] < inner["before"] / 2
+    assert whole["whole"]["before"] > inner["before"]
+
+
 def test_the_page_is_made_of_the_file(tmp_path: Path) -> None:
     results, page = Results(tmp_path / "zoo.json"), tmp_path / "zoo.md"
     for number, run in enumerate(experiments(["movietweetings", "coupon"], list(ENTRIES), seeds=3)):
         results.add(entry_of(run, auc=0.7 + number / 10_000, complete=run.model != "fm"))
     page.write_text(PAGE.read_text())
-    command = ["table", str(results.path), "--into", str(page)]
+    command = ["table", str(results.path), "--counts", str(counted(tmp_path)), "--into", str(page)]
     assert CliRunner().invoke(zoo, command).exit_code == 0
     text = page.read_text()
     assert all(f"<!-- table: {name} -->" in text for name in TABLES)
@@ -234,7 +254,7 @@ def test_the_page_is_made_of_the_file(tmp_path: Path) -> None:
     assert "| din (with histories) |" in text
     assert " ± " in text
     first = {path: path.read_bytes() for path in (tmp_path / "zoo").iterdir()}
-    assert {path.name for path in first} == {"saving.svg", "mlcc.svg"}
+    assert {path.name for path in first} == {"saving.svg", "mlcc.svg", "decomposition.svg"}
     assert CliRunner().invoke(zoo, command).exit_code == 0
     assert page.read_text() == text
     assert all(path.read_bytes() == content for path, content in first.items())
@@ -245,10 +265,10 @@ def test_a_page_without_figures(tmp_path: Path) -> None:
     page.write_text("<!-- table: none -->\n<!-- end -->\n")
     Results(tmp_path / "zoo.json").add(entry_of(Experiment("coupon", "dlrm")))
     with pytest.raises(ZooError, match="asks for the table 'none'"):
-        renew(tmp_path / "zoo.json", page)
+        renew(tmp_path / "zoo.json", counted(tmp_path), page)
     (tmp_path / "zoo.json").write_text("{}")
     with pytest.raises(ZooError, match="rankopt zoo bench"):
-        renew(tmp_path / "zoo.json", page)
+        renew(tmp_path / "zoo.json", counted(tmp_path), page)
     with pytest.raises(ZooError, match="rankopt zoo bench"):
         Results(tmp_path / "zoo.json")
 
