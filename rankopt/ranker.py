@@ -58,6 +58,13 @@ class Ranker(nn.Module):
         self.eval()
         self.refresh()
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Sets an attribute of the ranker's own, also where the model has a layer or a parameter of that name."""
+        if isinstance(value, Tensor | nn.Module):
+            super().__setattr__(name, value)
+        else:
+            object.__setattr__(self, name, value)
+
     # -------------------------------------------------------------------------------------------------- calls
 
     def forward(self, context: Mapping[str, Any], target: Mapping[str, Any]) -> Any:

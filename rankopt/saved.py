@@ -135,13 +135,13 @@ class _Whole(nn.Module):
     def __init__(self, ranker: Ranker) -> None:
         super().__init__()
         self.training = False
+        names = _constant_names(ranker)
+        # In a tuple, so that it is no part of this module; mangled, so that no layer of a model has the name.
+        self.__ranker = ranker, [names.get(name, name) for name in ranker.source_names]
         for name, tensor in ranker.weights().items():
             put_tensor(self, name, tensor)
-        names = _constant_names(ranker)
         for name, tensor in ranker.constants().items():
             put_tensor(self, names[name], tensor, persistent=False)
-        self._sources = [names.get(name, name) for name in ranker.source_names]
-        self._ranker = (ranker,)  # in a tuple, so that it is no part of this module
 
     def forward(self, context: dict[str, Tensor], target: dict[str, Tensor]) -> Any:
         """The original's output for the tiled rows. context: name -> [1, ...]; target: name -> [N, ...].
@@ -149,8 +149,8 @@ class _Whole(nn.Module):
         An output that has more than tensors is given as the tuple of its tensors: torch cannot read the rest
         back.
         """
-        (ranker,) = self._ranker
-        arguments = [get_tensor(self, name) for name in self._sources]
+        ranker, sources = self.__ranker
+        arguments = [get_tensor(self, name) for name in sources]
         arguments += [context[name] for name in ranker.stages.context_inputs]
         arguments += [target[name] for name in ranker.stages.target_inputs]
         outputs = _run_labelled(ranker.stages.whole, arguments)
