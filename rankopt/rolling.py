@@ -19,7 +19,7 @@ import numpy as np
 from rankopt import operands as ops
 from rankopt.algebra import settle
 from rankopt.axes import Axis, Group, volume
-from rankopt.evaluate import join
+from rankopt.evaluate import evaluate, join
 from rankopt.operands import Index, Operand
 from rankopt.program import Expr, Stage, aten
 from rankopt.structure import concatenate
@@ -110,6 +110,17 @@ class _Factor:
     def varies(self) -> bool:
         """Whether the members differ in it."""
         return bool((self.choices != self.choices[0]).any())
+
+    @property
+    def axes(self) -> Group:
+        """The axes of what stands at one place."""
+        if self.source is None:
+            return self.variants[0].axes
+        return tuple(axis for axis in self.source.axes if axis is not self.axis)
+
+    def of(self, members: Index) -> _Factor:
+        """The factor of some of the members."""
+        return replace(self, choices=self.choices[members])
 
 
 def _constant(operand: Operand, count: int) -> _Factor:
@@ -206,6 +217,33 @@ def _at(w: Workspace, factor: _Factor, members: Index, axes: Group) -> Operand:
     )
     joined, _ = join(w, Cat(axis, parts), axis)
     return ops.pick(w, joined, (axis,), inverse.reshape(choices.shape).astype(np.int64), new)
+
+
+def _shared(
+    w: Workspace, factors: Sequence[_Factor], summed: frozenset[Axis]
+) -> tuple[Sequence[_Factor], frozenset[Axis]]:
+    """Products that several members share are multiplied once: `x_i W_i` is the same in all pairs (i, j).
+
+    Only two factors that alone have a summed axis: whatever else they meet, they are multiplied with each other first,
+    unless a target field meets context, which is better folded into what comes next.
+    """
+    if {Stage.CONTEXT, Stage.CANDIDATE} <= {factor.stage for factor in factors}:
+        return factors, summed
+    for axis in sorted(summed, key=lambda axis: axis.serial):
+        inner = [factor for factor in factors if axis in factor.axes]
+        stage = max(factor.stage for factor in inner)
+        choices = np.stack([factor.choices for factor in inner])
+        _, first, places = np.unique(choices, axis=1, return_index=True, return_inverse=True)
+        if len(inner) != 2 or stage is Stage.WEIGHT or len(first) == choices.shape[1]:
+            continue
+        own = w.axes.fresh(len(first))
+        product = evaluate(w, Term(tuple(_at(w, f, first, (own,)) for f in inner), frozenset((axis,))))
+        variants = () if own in product.axes else (product,)
+        source = (product, own) if own in product.axes else (None, None)
+        joined = _Factor(stage, places.reshape(-1).astype(np.int64), variants, *source)
+        factors = [*(factor for factor in factors if axis not in factor.axes), joined]
+        summed -= {axis}
+    return factors, summed
 
 
 # ------------------------------------------------------------------------------------------------------ rolling
@@ -341,6 +379,12 @@ def _by_columns(points: Sequence[tuple[int, int]]) -> dict[tuple[int, ...], list
 def _grid(w: Workspace, own: Group, positions: Index, term: Term, factors: Sequence[_Factor], members: Index) -> Part:
     """The members of one grid as one part; an axis of size one is none. `positions`: [member, own places]."""
     members = members.squeeze()
+    summed = term.summed
+    if members.ndim == 1:
+        factors, summed = _shared(w, [factor.of(members) for factor in factors], summed)
+        members_of = np.arange(members.size, dtype=np.int64)
+    else:
+        members_of = members
     axes = tuple(w.axes.fresh(size) for size in members.shape)
-    product = Term(tuple(_at(w, factor, members, axes) for factor in factors), term.summed, term.coefficient)
+    product = Term(tuple(_at(w, factor, members_of, axes) for factor in factors), summed, term.coefficient)
     return Part(positions[members.reshape(-1)].reshape(-1), (*axes, *own), settle(w, [product]))
