@@ -1,8 +1,8 @@
 """What an expert writes by hand: five models whose context part runs once per request, in plain torch.
 
-Each is a module `expert(context, target)` over the same inputs as a ranker, made from a model of the zoo and its weights,
-which are permuted, split and added up beforehand. They are the bar for what rankopt emits: no fold, layout or order of
-operations that we know of is left out, and no wider table or second copy of an embedding is used. Everywhere K and M
+Each is a module `expert(context, target)` over the same inputs as a ranker, made from a model of the zoo and its
+weights, which are permuted, split and added up beforehand. They are the bar for what rankopt emits: no fold, layout or
+order of operations that we know of is left out, and no second copy of an embedding table is made. Everywhere K and M
 are the numbers of context and target fields, D their width, N the number of candidates.
 """
 
@@ -107,8 +107,8 @@ class ExpertDCNv2(Expert):
         c_l = a + B z,   c_{l+1} = c_0 * (W_cc c_l + W_ct t_l + b) + c_l
 
     so a and B are computed once per request and the context half is never written. A head reads the last one from its
-    own side, which spares the widest product of the recursion. It pays where d_t is small: otherwise the first layer
-    alone is split.
+    own side, which spares the widest product of the recursion. It pays for many candidates: for few, the first layer is
+    split and the last one folded into a narrow head.
     """
 
     def __init__(self, model: DCNv2, context: Sequence[str], candidates: int) -> None:
@@ -131,7 +131,9 @@ class ExpertDCNv2(Expert):
         self.keep("head_t", head.weight[:, t].t())
         self.keep("head_bias", head.bias)
         self.rest = rest_of(model.head) if len(model.head.hidden) else nn.Identity()
-        self.pending = self.pending_cost(head.out_features, candidates) < self.split_cost(head.out_features, candidates)
+        costs = [cost(head.out_features, candidates) for cost in (self.pending_cost, self.split_cost)]
+        self.folds = head.out_features < candidates
+        self.pending = self.layers == 1 or costs[0] < costs[1]
 
     def pending_cost(self, head: int, candidates: int) -> int:
         """Multiply-adds where the context half stays pending."""
@@ -141,9 +143,10 @@ class ExpertDCNv2(Expert):
         return once + head * c * (c + self.layers * t) + candidates * each
 
     def split_cost(self, head: int, candidates: int) -> int:
-        """Multiply-adds where only the first layer is split."""
-        d = self.context_width + self.target_width
-        return candidates * (self.target_width * d + (self.layers - 1) * d * d + d * head)
+        """Multiply-adds where only the first layer is split, and the last one folded if that is cheaper."""
+        c, t = self.context_width, self.target_width
+        last = min(candidates * c * (c + t), head * c * (c + t))
+        return last + candidates * (c + t) * (t + (self.layers - 2) * (c + t) + t + head)
 
     def forward(self, context: Features, target: Features) -> Tensor:
         c0, t0 = self.context_vectors(context).view(-1), self.target_vectors(target).flatten(1)  # [d_c], [N, d_t]
@@ -180,12 +183,17 @@ class ExpertDCNv2(Expert):
         for i in range(self.layers):
             cc, ct, tc, tt = (getattr(self, f"{name}{i}") for name in ("cc", "ct", "tc", "tt"))
             bc, bt = getattr(self, f"bc{i}"), getattr(self, f"bt{i}")
-            if i:
-                of_c = torch.addmm(bc, c, cc.t()).addmm_(t, ct.t())
-                of_t = torch.addmm(bt, c, tc.t()).addmm_(t, tt)
-            else:
-                of_c = torch.addmm(torch.addmv(bc, cc, c0), t, ct.t())
+            if i == 0:
                 of_t = torch.addmm(torch.addmv(bt, tc, c0), t, tt)
+                of_c = torch.addmm(torch.addmv(bc, cc, c0), t, ct.t())
+            else:
+                of_t = torch.addmm(bt, c, tc.t()).addmm_(t, tt)
+                if i + 1 == self.layers and self.folds:
+                    scaled = self.head_c * c0  # [H, d_c]
+                    once = torch.addmv(self.head_bias, scaled, bc)
+                    hidden = torch.addmm(once, c, torch.addmm(self.head_c, scaled, cc).t())
+                    return hidden.addmm_(t, (scaled @ ct).t()).addmm_(torch.addcmul(t, t0, of_t), self.head_t)
+                of_c = torch.addmm(bc, c, cc.t()).addmm_(t, ct.t())
             c, t = torch.addcmul(c, c0, of_c), torch.addcmul(t, t0, of_t)
         return torch.addmm(self.head_bias, c, self.head_c.t()).addmm_(t, self.head_t)
 

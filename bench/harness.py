@@ -6,6 +6,7 @@ Shared machines are noisy: single times mean little, ratios of interleaved media
 from __future__ import annotations
 
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -36,9 +37,9 @@ class Timing:
 
 
 def interleaved(
-    calls: Mapping[str, Callable[[], Any]], rounds: int = 30, warmup: int = 3, seconds: float = 20.0
+    calls: Mapping[str, Callable[[], Any]], rounds: int = 30, warmup: int = 3, seconds: float = 20.0, least: int = 5
 ) -> dict[str, Timing]:
-    """Times of `calls`, in turn. Stops after `seconds`, but not before five rounds.
+    """Times of `calls`, in turn. Stops after `seconds`, but not before `least` rounds.
 
     The timed calls of a round follow untimed ones of the same: they find the caches and the allocator as they left them
     themselves, as they would in a process of their own, and not as what they are compared with left them.
@@ -56,7 +57,7 @@ def interleaved(
                 begin = time.perf_counter()
                 call()
                 times[name].append((time.perf_counter() - begin) * 1e3)
-        if done >= 4 and time.perf_counter() - start > seconds:
+        if done + 1 >= least and time.perf_counter() - start > seconds:
             break
     return {name: _timing(values) for name, values in times.items()}
 
@@ -76,6 +77,7 @@ def machine(packages: Sequence[str] = ()) -> dict[str, Any]:
     """What a reader needs to know about where a figure was measured; `packages` are those of the subjects."""
     return {
         "processor": _processor(),
+        "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in ("torch", "onnxruntime", "numpy", *packages)},
