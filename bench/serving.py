@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +56,25 @@ class RowsModel(nn.Module):
         return self.model(*args, **kwargs)
 
 
+class OnnxCall:
+    """A session, called with inputs by the names that they have in torch."""
+
+    def __init__(self, session: ort.InferenceSession, inputs: Iterable[str]) -> None:
+        self.session = session
+        known = {name.replace(".", "_"): name for name in inputs}
+        self.names = {item.name: known[item.name] for item in session.get_inputs()}
+
+    def __call__(self, values: Mapping[str, Tensor]) -> list[np.ndarray[Any, Any]]:
+        return list(self.session.run(None, {name: values[own].numpy() for name, own in self.names.items()}))
+
+
 def onnx_session(
-    module: nn.Module, inputs: Mapping[str, Tensor], dynamic: set[str], threads: int
-) -> Callable[[Mapping[str, Tensor]], list[np.ndarray[Any, Any]]]:
+    module: nn.Module,
+    inputs: Mapping[str, Tensor],
+    dynamic: set[str],
+    threads: int,
+    configure: Callable[[ort.SessionOptions], None] | None = None,
+) -> OnnxCall:
     """A function that runs `module` under ONNX Runtime, on inputs by name; those in `dynamic` count rows."""
     rows = torch.export.Dim("rows", min=1, max=1 << 20)
     shapes = (tuple({0: rows} if name in dynamic else None for name in inputs),)
@@ -73,11 +89,7 @@ def onnx_session(
         options.intra_op_num_threads = threads
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads leave the other alone
         options.log_severity_level = 3
+        if configure is not None:
+            configure(options)
         session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    names = [item.name for item in session.get_inputs()]
-    known = {name.replace(".", "_"): name for name in inputs}
-
-    def run(values: Mapping[str, Tensor]) -> list[np.ndarray[Any, Any]]:
-        return list(session.run(None, {name: values[known[name]].numpy() for name in names}))
-
-    return run
+    return OnnxCall(session, inputs)
