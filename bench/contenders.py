@@ -20,13 +20,14 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
+import onnxruntime as ort
 import torch
 from corpus_checks import call
 from corpus_models import Entry
 from corpus_zoo import entries as zoo_entries
 from experts import PREFIX, Expert, expert
 from models import Subject, headline
-from serving import PreparedRanker, RowsModel, onnx_session
+from serving import OnnxCall, PreparedRanker, RowsModel, onnx_session
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -143,20 +144,36 @@ class Scene:
         """Those that are named, exported and run under ONNX Runtime."""
         found: dict[str, Scores] = {}
         for name in names:
-            if name == "expert" and self.expert is None:
-                continue
-            if name == "original":
-                session = onnx_session(RowsModel(self.model, self.captured.call), self.rows, set(self.rows), threads)
-                found[name] = partial(session, self.rows)
-                continue
-            inputs = {**self.context, **self.target}
-            if name == "expert":
-                module: nn.Module = Flat(self.expert, list(self.context), list(self.target))
-            else:
-                ranker = self.ranker(name, ONNX_RUNTIME)
-                module, inputs = PreparedRanker(ranker), {item: inputs[item] for item in inputs_of(ranker)}
-            found[name] = partial(onnx_session(module, inputs, set(self.target), threads), inputs)
+            module, inputs = self.exported(name)
+            if module is not None:
+                found[name] = partial(self.session(module, inputs, threads), inputs)
         return found
+
+    def exported(self, name: str) -> tuple[nn.Module | None, dict[str, Tensor]]:
+        """A contender as a function of flat tensors, and these; None where there is no such contender."""
+        if name == "original":
+            return RowsModel(self.model, self.captured.call), self.rows
+        inputs = {**self.context, **self.target}
+        if name == "expert":
+            flat = None if self.expert is None else Flat(self.expert, list(self.context), list(self.target))
+            return flat, inputs
+        ranker = self.ranker(name, ONNX_RUNTIME)
+        return PreparedRanker(ranker), {name: inputs[name] for name in inputs_of(ranker)}
+
+    def session(
+        self,
+        module: nn.Module,
+        inputs: Mapping[str, Tensor],
+        threads: int,
+        configure: Callable[[ort.SessionOptions], None] | None = None,
+    ) -> OnnxCall:
+        """A session for any number of candidates, exported at ten: a graph exported at one row would hold for one."""
+        dynamic = set(inputs) if inputs is self.rows else set(self.target)
+        examples = {
+            name: value[:1].repeat(10, *[1] * (value.dim() - 1)) if name in dynamic else value
+            for name, value in inputs.items()
+        }
+        return onnx_session(module, examples, dynamic, threads, configure)
 
     def inductor(self) -> dict[str, Scores]:
         """The original, the expert and rankopt under torch.compile."""

@@ -20,13 +20,9 @@ from typing import Any
 
 import onnxruntime as ort
 import torch
-from contenders import Flat, Scene, Scores, entries, inputs_of
+from contenders import Scene, Scores, entries
 from running import Clock, Run, heap_of, warm_heap
-from serving import PreparedRanker, onnx_session
-from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
-
-from rankopt.prices import ONNX_RUNTIME
 
 MODELS = ("headline/dlrm", "headline/dcnv2", "headline/autoint", "headline/mlcc", "zoo/din")
 WHO = ("rankopt", "expert", "original")
@@ -50,10 +46,7 @@ def measure(key: str, candidates: int, clock: Clock) -> dict[str, Any]:
     with torch.no_grad():
         times = {"eager": heap_of(calls, clock.share(3))}
         profiles = {"eager": {name: eager_profile(call) for name, call in calls.items()}}
-        sessions = {name: module for name, module in exported(scene).items() if name in calls}
-        profiles["onnxruntime"] = {
-            name: onnx_profile(*module, set(scene.target), threads) for name, module in sessions.items()
-        }
+        profiles["onnxruntime"] = {name: onnx_profile(scene, name, threads) for name in calls}
         times["onnxruntime"] = heap_of(scene.onnxruntime(threads), clock.share(1))
     found |= {"milliseconds": times, "profiles": profiles}
     summaries = {
@@ -64,18 +57,6 @@ def measure(key: str, candidates: int, clock: Clock) -> dict[str, Any]:
         f"{backend} {name} {times[backend][name].median:.2f} ms" for backend in times for name in calls
     )
     return {**found, "summary": summaries, "sentence": sentence}
-
-
-def exported(scene: Scene) -> dict[str, tuple[nn.Module, dict[str, Tensor]]]:
-    """What is exported to ONNX, with its inputs."""
-    inputs = {**scene.context, **scene.target}
-    ranker = scene.ranker("rankopt", ONNX_RUNTIME)
-    found: dict[str, tuple[nn.Module, dict[str, Tensor]]] = {
-        "rankopt": (PreparedRanker(ranker), {name: inputs[name] for name in inputs_of(ranker)})
-    }
-    if scene.expert is not None:
-        found["expert"] = (Flat(scene.expert, list(scene.context), list(scene.target)), inputs)
-    return found
 
 
 def summary(lines: Lines) -> dict[str, float]:
@@ -104,17 +85,17 @@ def eager_profile(call: Scores, calls: int = 20) -> Lines:
     return sorted(lines, key=lambda line: -line["us"])
 
 
-def onnx_profile(
-    module: nn.Module, inputs: Mapping[str, Tensor], dynamic: set[str], threads: int, calls: int = 20
-) -> Lines:
+def onnx_profile(scene: Scene, name: str, threads: int, calls: int = 20) -> Lines:
     """Median time of every node of the optimised graph, with its shapes."""
+    module, inputs = scene.exported(name)
+    assert module is not None
     with tempfile.TemporaryDirectory() as folder:
 
         def profiled(options: ort.SessionOptions) -> None:
             options.enable_profiling = True
             options.profile_file_prefix = str(Path(folder) / "profile")
 
-        run = onnx_session(module, inputs, dynamic, threads, configure=profiled)
+        run = scene.session(module, inputs, threads, profiled)
         for _ in range(calls + 5):
             run(inputs)
         events = json.loads(Path(run.session.end_profiling()).read_text())
