@@ -61,6 +61,11 @@ class CallSignature:
         """The inputs by path, in call order."""
         return tuple(leaf for leaf in self.leaves if isinstance(leaf, str))
 
+    @property
+    def takes_any_keyword(self) -> bool:
+        """Whether the model is written `forward(**inputs)`."""
+        return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in self.signature.parameters.values())
+
     def flatten(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Tensor]:
         """A call of the same shape as tensors by input name, in call order.
 

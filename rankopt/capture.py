@@ -9,8 +9,8 @@ embedding) stay single operators: below that level the same layer has many spell
 
 import inspect
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sympy
@@ -26,6 +26,8 @@ from rankopt.constant_masks import fold_constant_masks
 from rankopt.errors import CaptureError
 from rankopt.exporting import RowFunction, export_rows, tracing_conditions
 from rankopt.functional import functional_graph
+from rankopt.importing.model import OnnxModel
+from rankopt.importing.original import check_import
 from rankopt.programs import (
     call_of_program,
     input_values,
@@ -80,6 +82,8 @@ class CapturedModel:
     call: CallSignature
     out_spec: pytree.TreeSpec  # how the output is nested
     output_constants: dict[int, Any]  # leaves of the output that are no tensors, by position
+    numbers: frozenset[str] = frozenset()  # weights that were read as numbers: the graph holds for these alone
+    served: Callable[[Mapping[str, Tensor]], list[Tensor]] | None = None  # what runs the original, if not torch
 
     @property
     def in_spec(self) -> pytree.TreeSpec:
@@ -102,12 +106,18 @@ class CapturedModel:
         return pytree.tree_unflatten(leaves, self.out_spec)
 
     def run(self, inputs: Mapping[str, Tensor]) -> list[Tensor]:
-        """The output tensors of the captured graph on any number of rows [R, ...], without gradients."""
-        values = {weight.placeholder: weight.tensor for weight in self.weights}
-        values |= {item.placeholder: inputs[item.name] for item in self.inputs}
+        """The output tensors of the original as it is served on any number of rows [R, ...], without gradients."""
+        if self.served is not None:
+            return self.served(inputs)
+        values = self.arguments(inputs)
         placeholders = self.graph_module.graph.find_nodes(op="placeholder")
         with torch.no_grad():
             return list(self.graph_module(*(values[node.name] for node in placeholders)))
+
+    def arguments(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The arguments of the graph by placeholder, for rows by input name."""
+        values = {item.placeholder: inputs[item.name] for item in self.inputs}
+        return values | {weight.placeholder: weight.tensor.detach() for weight in self.weights}
 
 
 def name_inputs(model: Model, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> dict[str, Tensor]:
@@ -117,6 +127,8 @@ def name_inputs(model: Model, args: Sequence[Any] = (), kwargs: Mapping[str, Any
     InputError where the call does not fit the model.
     """
     kwargs = kwargs or {}
+    if isinstance(model, OnnxModel) and not args and not kwargs:
+        kwargs = model.example_rows()
     if isinstance(model, ExportedProgram):
         call = call_of_program(model)
         if not args and not kwargs:
@@ -132,7 +144,7 @@ def capture(model: Model, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | 
     Args:
         model: an nn.Module in eval mode, an fx.GraphModule, or an ExportedProgram whose dim 0 is dynamic.
         args, kwargs: the call: tensors [R, ...], nested in any way, scalar tensors, and plain Python values,
-            which become part of the program. An ExportedProgram may be captured without them.
+            which become part of the program. An ExportedProgram, or an ONNX model, may be captured without them.
 
     Raises InputError where the example rows do not fit the model or each other, and CaptureError, with the
     line of the model, the cause and the usual fix, where no such graph exists.
@@ -140,6 +152,12 @@ def capture(model: Model, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | 
     kwargs = kwargs or {}
     if isinstance(model, ExportedProgram):
         return _capture_program(model, args, kwargs)
+    if isinstance(model, OnnxModel):
+        return _capture_onnx(model, kwargs or model.example_rows())
+    return _capture_module(model, args, kwargs)
+
+
+def _capture_module(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> CapturedModel:
     model = _uncompiled(model)
     refuse_training_mode(model)
     call = CallSignature.of(inspect.signature(model.forward), args, kwargs)
@@ -149,6 +167,15 @@ def capture(model: Model, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | 
     assert function.output.spec is not None  # the export has run the function
     names = {id(tensor): name for name, tensor in _named_tensors(model)}
     return _captured(program, call, examples, function.output.spec, function.output.constants, names)
+
+
+def _capture_onnx(model: OnnxModel, rows: Mapping[str, Any]) -> CapturedModel:
+    """The model in a file, after what was read of it has given the same scores as the file itself."""
+    captured = _capture_module(model, (), rows)
+    examples = captured.examples
+    served = model.original.run(examples)
+    check_import(model.graph.source, captured.graph_module, captured.arguments(examples), served)
+    return replace(captured, numbers=model.numbers, served=model.original.run)
 
 
 def _capture_program(program: ExportedProgram, args: Sequence[Any], kwargs: Mapping[str, Any]) -> CapturedModel:

@@ -98,7 +98,7 @@ main.add_command(ZooGroup("zoo", help="Models of the field in plain torch: train
 
 _source = options(
     click.argument("model", type=_MODEL),
-    click.option("--example", type=_MODEL, help="Example rows: a tuple, dict or tensor saved by torch.save."),
+    click.option("--example", type=_MODEL, help="Example rows: a tuple, dict or tensor by torch.save; or an .npz."),
     click.option("--trust", is_flag=True, help="Read files that run code when they are read (pickles)."),
 )
 _roles = options(
@@ -153,7 +153,8 @@ def optimize(
 ) -> None:
     """Rewrite MODEL and save the result: as a ranker, or for a serving stack, by the ending of OUTPUT.
 
-    MODEL is a torch.export program (.pt2); a pickled module (.pt) needs --trust and --example.
+    MODEL is a torch.export program (.pt2) or an ONNX model (.onnx); a pickled module (.pt) needs --trust and
+    --example.
 
     \b
     rankopt optimize dlrm.pt2 --context 'user_*' --context 'x[:, :20]' -o ranker.pt2

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from torch import nn
@@ -22,6 +23,7 @@ from rankopt.artefacts import writing
 from rankopt.artefacts.writing import Export, Order
 from rankopt.atomic import write_whole
 from rankopt.errors import FormatError, InputError, RolesError
+from rankopt.importing.model import import_onnx
 from rankopt.passes import NAMES
 from rankopt.prices import DEFAULT, PROFILES, Profile, from_json, profile_of, to_json
 from rankopt.ranker import Ranker
@@ -228,11 +230,13 @@ def passes_used(only: Sequence[str], without: Sequence[str]) -> Collection[str] 
 
 
 def read_model(source: Source) -> tuple[nn.Module | ExportedProgram, Any]:
-    """The model in a file, and its example rows (None for a program that brings its own).
+    """The model in a file, and its example rows (None for a program or an ONNX model, which bring their own).
 
     Raises FormatError where the file is no model, or one that would have to be trusted.
     """
     rows = None if source.example is None else _read_rows(source.example)
+    if source.path.suffix.lower() == ".onnx":
+        return import_onnx(source.path), rows
     kind = kind_of(source.path)
     if kind is Kind.RANKER:
         raise FormatError(f"{source.path} is an optimised ranker already.\n  fix: give the original model")
@@ -269,11 +273,14 @@ def _unpickled(path: Path) -> nn.Module:
 
 def _read_rows(path: Path) -> Any:
     try:
+        if path.suffix.lower() == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the safe unpickler stumbles in many ways over what is no pickle
         raise InputError(
             f"{path} holds no example rows: {type(error).__name__}.\n"
-            "  fix: torch.save((tensor, ...), 'rows.pt'), or a dict by argument name"
+            "  fix: torch.save((tensor, ...), 'rows.pt'), or a dict by argument name; numpy.savez('rows.npz', name=...)"
         ) from error
 
 

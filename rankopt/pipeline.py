@@ -5,15 +5,18 @@ capture -> roles -> plans -> stages -> ranker -> verify -> report
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import onnx
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
 from rankopt.calls import example_call
 from rankopt.capture import CapturedModel, capture, name_inputs
 from rankopt.errors import InputError, RolesError, VerificationError
+from rankopt.importing.model import OnnxModel, import_onnx
 from rankopt.interface import InputInfo, Interface
 from rankopt.plan import Plan, alternatives, unshared
 from rankopt.prices import DEFAULT, Profile, profile_of
@@ -23,7 +26,8 @@ from rankopt.selectors import InputRole, Role, resolve_roles
 from rankopt.stages import split
 from rankopt.verify import verify
 
-Model = nn.Module | fx.GraphModule | ExportedProgram
+Program = nn.Module | fx.GraphModule | ExportedProgram
+Model = Program | onnx.ModelProto | str | os.PathLike[str]
 Selectors = str | Sequence[str]
 
 SMALL = (1, 64)
@@ -47,7 +51,7 @@ def optimize(
         ranker = rankopt.optimize(model, context=["user_*", "x[:, :20]"], example_inputs=rows)
 
     Args:
-        model: an nn.Module in eval mode, an fx.GraphModule or an ExportedProgram over rows.
+        model: an nn.Module in eval mode, an fx.GraphModule or an ExportedProgram over rows; an ONNX model, or its path.
         context: examples of the context inputs by path, each [1, ...]; or selectors of them (see `rankopt.selectors`).
         target: examples of the target inputs, each [N, ...]; or selectors. What no selector names is target.
         example_inputs: with selectors, the arguments of one call on rows: a tuple, a dict of keywords, or a tensor.
@@ -102,6 +106,8 @@ def capture_with_roles(
     example_inputs: Any,
 ) -> tuple[CapturedModel, tuple[InputRole, ...]]:
     """The captured model, and the role of each of its inputs."""
+    if isinstance(model, str | os.PathLike | onnx.ModelProto):
+        return capture_with_roles(import_onnx(model), context, target, example_inputs)
     if isinstance(context, Mapping):
         if example_inputs is not None or (target is not None and not isinstance(target, Mapping)):
             raise RolesError(
@@ -111,7 +117,7 @@ def capture_with_roles(
         return _by_examples(model, context, target or {})
     if isinstance(target, Mapping):
         raise RolesError("context is given by selectors, target by examples.\n  fix: give both in the same way")
-    if example_inputs is None and not isinstance(model, ExportedProgram):
+    if example_inputs is None and not isinstance(model, ExportedProgram | OnnxModel):
         raise InputError(
             "selectors need example rows.\n  fix: optimize(model, context=[...], example_inputs=(tensor, ...))"
         )
@@ -156,7 +162,7 @@ def _listed(selectors: Selectors) -> Sequence[str]:
 
 
 def _by_examples(
-    model: Model, context: Mapping[str, Any], target: Mapping[str, Any]
+    model: Program, context: Mapping[str, Any], target: Mapping[str, Any]
 ) -> tuple[CapturedModel, tuple[InputRole, ...]]:
     """Roles and rows from a request: context tensors [1, ...] are repeated for the target rows."""
     rows = _rows(target)

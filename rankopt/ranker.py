@@ -121,7 +121,7 @@ class Ranker(nn.Module):
         """Remembers what the ranker was made of, for `verify`."""
         self._origin = captured, plan
         self.examples = captured.examples
-        known = [weight for weight in captured.weights if not weight.tensor.dtype.is_floating_point]
+        known = [w for w in captured.weights if w.name in captured.numbers or not w.tensor.dtype.is_floating_point]
         self.fixed = {weight.name: fingerprint({weight.name: weight.tensor}) for weight in known}
 
     @property

@@ -73,8 +73,7 @@ def _compare(captured: CapturedModel, ranker: Ranker, request: Request) -> Agree
 
 def placeholders(captured: CapturedModel, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The arguments of the captured graph by placeholder, for rows by input name."""
-    values = {item.placeholder: rows[item.name] for item in captured.inputs}
-    return values | {weight.placeholder: weight.tensor.detach() for weight in captured.weights}
+    return captured.arguments(rows)
 
 
 def first_divergence(

@@ -15,6 +15,7 @@ from rankopt.artefacts.parts import Part
 from rankopt.artefacts.running import Run
 from rankopt.errors import ExportError
 from rankopt.exporting import tracing_conditions
+from rankopt.onnx_runtime import open_session, reason
 
 SINGLE_FILE = 1 << 30
 """Bytes of weights up to which a model is one file. A protobuf message ends at 2 GiB, and readers copy it."""
@@ -91,7 +92,7 @@ def _translated(program: ExportedProgram, part: Part) -> Any:
             )
     except Exception as error:  # the exporter raises whatever its layers raise
         raise ExportError(
-            f"the ranker cannot be written as ONNX: {_reason(error)}\n"
+            f"the ranker cannot be written as ONNX: {reason(error)}\n"
             "  expected: ops that torch.onnx can translate\n"
             "  fix: export a torch program (.pt2) or an AOTInductor package (.aoti.pt2) instead"
         ) from error
@@ -103,13 +104,11 @@ def load(part: Part, path: Path) -> Run:
     """The model in a file, as a function of tensors by name. Raises ExportError where ONNX Runtime refuses it."""
     import onnxruntime as ort
 
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
     try:
-        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        session = open_session(path)
     except Exception as error:  # onnxruntime has no base of its own errors
         raise ExportError(
-            f"ONNX Runtime {ort.__version__} cannot load the model: {_reason(error)}\n"
+            f"ONNX Runtime {ort.__version__} cannot load the model: {reason(error)}\n"
             "  expected: ops and element types that it has on CPU; bfloat16 has few\n"
             "  fix: convert the model to float32 first, or export a torch program (.pt2)"
         ) from error
@@ -121,11 +120,3 @@ def load(part: Part, path: Path) -> Run:
         return [torch.from_numpy(array) for array in session.run(outputs, feed)]
 
     return run
-
-
-def _reason(error: BaseException) -> str:
-    """The innermost cause in one line: the exporter wraps it several times, in pages."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:300]

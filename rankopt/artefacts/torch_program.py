@@ -57,16 +57,18 @@ def run_saved_ranker(path: Path, request: Request) -> list[Tensor]:
 def drop_in_program(ranker: Ranker) -> ExportedProgram:
     """The whole ranker behind the original's signature, nested as it was: `program.module()(*args, **kwargs)`.
 
-    An output that has more than tensors is given as the tuple of its tensors: torch cannot read the rest back.
+    An output that has more than tensors is given as the tuple of its tensors: torch cannot read the rest back. An
+    original with `**inputs` is called by keywords, as it was, with names that torch can spell.
     """
     part = rows_part(ranker)
-    args, kwargs = ranker.interface.call.unflatten({port.path: port.example() for port in part.inputs})
+    module = _DropIn(ranker, part)
+    args, kwargs = _drop_in_call(ranker, part, {port.path: port.example() for port in part.inputs})
     rows = Dim("rows", min=1)
-    arguments = ranker.interface.call.signature.bind(*args, **kwargs).arguments
+    arguments = inspect.signature(module.forward).bind(*args, **kwargs).arguments
     shapes = pytree.tree_map(lambda leaf: {0: rows} if isinstance(leaf, Tensor) and leaf.dim() else None, arguments)
     assert EXAMPLE_CANDIDATES > 1  # or torch would fix the number of rows
     with tracing_conditions():
-        program = torch.export.export(_DropIn(ranker, part), args, kwargs, dynamic_shapes=shapes, strict=False)
+        program = torch.export.export(module, args, kwargs, dynamic_shapes=shapes, strict=False)
     for node in program.graph.nodes:  # the lines of this file are nobody's business
         node.meta.pop("stack_trace", None)
     return program
@@ -74,9 +76,15 @@ def drop_in_program(ranker: Ranker) -> ExportedProgram:
 
 def run_drop_in(ranker: Ranker, path: Path, request: Request) -> list[Tensor]:
     """The tensors that a program gives when it is called as the original, on tiled rows."""
-    args, kwargs = ranker.interface.call.unflatten(tile(ranker.interface.roles, request))
+    args, kwargs = _drop_in_call(ranker, rows_part(ranker), tile(ranker.interface.roles, request))
     with torch.no_grad():
         return _tensors(_module(path)(*args, **kwargs))
+
+
+def _drop_in_call(ranker: Ranker, part: Part, rows: Mapping[str, Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if ranker.interface.call.takes_any_keyword:
+        return (), {port.name: rows[port.path] for port in part.inputs}
+    return ranker.interface.call.unflatten(rows)
 
 
 class _DropIn(nn.Module):
@@ -89,18 +97,24 @@ class _DropIn(nn.Module):
         interface = ranker.interface
 
         def forward(*args: Any, **kwargs: Any) -> Any:
-            rows = interface.call.flatten(args, kwargs)
-            outputs = self.inner(*rows.values())
+            if interface.call.takes_any_keyword:
+                rows = [kwargs[port.name] for port in part.inputs]
+            else:
+                rows = list(interface.call.flatten(args, kwargs).values())
+            outputs = self.inner(*rows)
             return outputs if interface.output_constants else interface.unflatten_output(outputs)
 
-        forward.__signature__ = _keyword_names(interface.call.signature)  # type: ignore[attr-defined]
+        forward.__signature__ = _plain_signature(ranker, part)  # type: ignore[attr-defined]
         self.forward = forward
 
 
-def _keyword_names(signature: inspect.Signature) -> inspect.Signature:
-    """The signature without defaults and annotations, which torch has no use for."""
-    plain = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in signature.parameters.values()]
-    return signature.replace(parameters=plain, return_annotation=inspect.Signature.empty)
+def _plain_signature(ranker: Ranker, part: Part) -> inspect.Signature:
+    """The signature without annotations, which torch has no use for, and with keywords by name."""
+    call = ranker.interface.call
+    if call.takes_any_keyword:
+        return inspect.Signature([inspect.Parameter(p.name, inspect.Parameter.KEYWORD_ONLY) for p in part.inputs])
+    plain = [p.replace(annotation=inspect.Parameter.empty) for p in call.signature.parameters.values()]
+    return call.signature.replace(parameters=plain, return_annotation=inspect.Signature.empty)
 
 
 def _module(path: Path) -> nn.Module:
