@@ -140,8 +140,8 @@ def split(node: Node, x: Tensor, sizes: Value | None = None) -> tuple[Tensor, ..
     axis = node.attribute("axis", 0)
     given = node.attribute("split") if sizes is None else integers(sizes)
     if given is None:
-        count = node.attribute("num_outputs", len(node.outputs))
-        given = -(-x.shape[axis] // count)
+        chunk, last = -(-_static(x, axis) // len(node.outputs)), len(node.outputs) - 1
+        given = [chunk] * last + [_static(x, axis) - chunk * last]
     return torch.split(x, given, dim=axis)
 
 
@@ -166,7 +166,7 @@ def _static(x: Tensor, axis: int) -> int:
     size_ = x.shape[axis]
     if isinstance(size_, int):
         return size_
-    raise ValueError("rows are taken in reverse order")
+    raise ValueError("it takes rows apart")
 
 
 @operator("Pad", known=[1, 2, 3])
@@ -175,14 +175,29 @@ def pad(node: Node, x: Tensor, pads: Value, fill: Value | None = None, axes: Val
     amounts = integers(pads)
     named = list(range(x.dim())) if axes is None else [axis % x.dim() for axis in integers(axes)]
     around = {axis: (amounts[i], amounts[i + len(named)]) for i, axis in enumerate(named)}
-    flat = [amount for axis in reversed(range(x.dim())) for amount in around.get(axis, (0, 0))]
     mode = node.attribute("mode", b"constant").decode()
-    if mode == "constant":
-        value = 0 if fill is None else number(fill)
-        if value is None:
-            raise ValueError("the padding is computed")
-        return F.pad(x, flat, value=value)
-    return F.pad(x, flat, mode={"edge": "replicate", "reflect": "reflect", "wrap": "circular"}[mode])
+    if mode != "constant":
+        for axis, (before, after) in around.items():
+            if before or after:
+                places = _beyond(mode, _static(x, axis), before, after)
+                x = x.index_select(axis, torch.tensor(places, dtype=torch.int64))
+        return x
+    flat = [amount for axis in reversed(range(x.dim())) for amount in around.get(axis, (0, 0))]
+    value = 0 if fill is None else number(fill)
+    if value is None:
+        raise ValueError("the padding is computed")
+    return F.pad(x, flat, value=value)
+
+
+def _beyond(mode: str, size_: int, before: int, after: int) -> list[int]:
+    """The places that stand in a dim which is padded with its own elements."""
+    places = range(-before, size_ + after)
+    if mode == "edge":
+        return [min(max(place, 0), size_ - 1) for place in places]
+    if mode == "wrap":
+        return [place % size_ for place in places]
+    period = max(2 * size_ - 2, 1)
+    return [min(place % period, period - place % period) for place in places]
 
 
 @operator("Trilu", known=[1])

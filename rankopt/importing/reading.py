@@ -150,9 +150,14 @@ def _check_operators(message: onnx.ModelProto, source: str) -> None:
 
 
 def _check_structure(message: onnx.ModelProto, source: str) -> None:
-    """Raises FormatError where the graph is malformed. Weights are looked at when they are read."""
-    light = onnx.ModelProto()
-    light.CopyFrom(_without_weights(message))
+    """Raises FormatError where the graph is malformed. What inputs, weights and outputs are is looked at elsewhere."""
+    light = onnx.ModelProto(ir_version=max(message.ir_version, 8))
+    light.opset_import.extend(message.opset_import)
+    light.graph.name = message.graph.name or "graph"
+    light.graph.node.extend(message.graph.node)
+    leaves = {item.name: None for item in (*message.graph.input, *message.graph.initializer)}
+    light.graph.input.extend(_named(name) for name in leaves)
+    light.graph.output.extend(_named(item.name) for item in message.graph.output)
     try:
         onnx.checker.check_model(light)
     except onnx.checker.ValidationError as error:
@@ -160,19 +165,8 @@ def _check_structure(message: onnx.ModelProto, source: str) -> None:
         raise FormatError(f"{source} is malformed: {first}\n  fix: export the model again") from error
 
 
-def _without_weights(message: onnx.ModelProto) -> onnx.ModelProto:
-    """The message with small stand-ins for its weights, as inputs, for the checker copies what it is given."""
-    light = onnx.ModelProto(ir_version=max(message.ir_version, 8), producer_name=message.producer_name)
-    light.opset_import.extend(message.opset_import)
-    light.graph.name = message.graph.name or "graph"
-    light.graph.node.extend(message.graph.node)
-    light.graph.output.extend(message.graph.output)
-    declared = {value.name for value in message.graph.input}
-    light.graph.input.extend(message.graph.input)
-    for weight in message.graph.initializer:
-        if weight.name not in declared:
-            light.graph.input.append(onnx.helper.make_tensor_value_info(weight.name, weight.data_type, weight.dims))
-    return light
+def _named(name: str) -> onnx.ValueInfoProto:
+    return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [])
 
 
 # ------------------------------------------------------------------------------------------------------ the graph
