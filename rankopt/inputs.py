@@ -27,11 +27,7 @@ class Inputs:
 
         Raises InputError for a missing or unknown input, a wrong type, shape, device or number of rows.
         """
-        expected = self._expected[role]
-        if inputs.keys() != expected.keys():
-            inputs = flatten(inputs)
-            if inputs.keys() != expected.keys():
-                raise InputError(_names_message(role, set(inputs), list(expected)))
+        expected, inputs = self._expected[role], self.named(role, inputs)
         rows = 1 if role is Role.CONTEXT else None
         for name, (dtype, shape) in expected.items():
             tensor = inputs[name]
@@ -42,6 +38,19 @@ class Inputs:
             if not fits or tensor.dtype is not dtype or tensor.device != (device or tensor.device):
                 self._explain_misfit(role, inputs, device)
         return inputs
+
+    def named(self, role: Role, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The context or the target by path, only its names checked. Raises InputError."""
+        expected = self._expected[role]
+        if inputs.keys() != expected.keys():
+            inputs = flatten(inputs)
+            if inputs.keys() != expected.keys():
+                raise InputError(_names_message(role, set(inputs), list(expected)))
+        return inputs
+
+    def infos(self, role: Role) -> list[InputInfo]:
+        """What the context or the target consists of, in call order."""
+        return self._infos[role]
 
     def _explain_misfit(self, role: Role, inputs: Mapping[str, Tensor], device: torch.device | None) -> None:
         """Raises InputError with what is wrong, if something is."""
@@ -82,10 +91,7 @@ def require_same(interface: Interface, found: list[InputInfo]) -> None:
 
 
 def _check(role: Role, info: InputInfo, tensor: Any, device: torch.device | None) -> None:
-    if not isinstance(tensor, Tensor):
-        raise InputError(
-            f"'{info.name}' must be a tensor, found {type(tensor).__name__}.\n  fix: torch.as_tensor(value)"
-        )
+    require_tensor(info, tensor)
     expected = () if info.shape is None else ("1" if role is Role.CONTEXT else "N", *info.shape)
     found = tuple(tensor.shape)
     fits = len(found) == len(expected) and found[1:] == tuple(expected[1:])
@@ -99,6 +105,19 @@ def _check(role: Role, info: InputInfo, tensor: Any, device: torch.device | None
         raise InputError(
             f"'{info.name}' has the shape {list(found)}, expected [{shape}].\n  fix: pass rows like the example's"
         )
+    require_kind(info, tensor, device)
+
+
+def require_tensor(info: InputInfo, value: Any) -> None:
+    """Raises InputError for anything else."""
+    if not isinstance(value, Tensor):
+        raise InputError(
+            f"'{info.name}' must be a tensor, found {type(value).__name__}.\n  fix: torch.as_tensor(value)"
+        )
+
+
+def require_kind(info: InputInfo, tensor: Tensor, device: torch.device | None) -> None:
+    """Raises InputError for another element type or device."""
     if tensor.dtype != info.dtype:
         raise InputError(
             f"'{info.name}' is {tensor.dtype}, expected {info.dtype}.\n  fix: convert it, .to({info.dtype})"

@@ -33,6 +33,7 @@ from rankopt.variant import State, Variant
 
 if TYPE_CHECKING:
     from rankopt.artefacts.writing import Export
+    from rankopt.many.calls import Many
     from rankopt.plan import Plan
     from rankopt.report.tree import Report
     from rankopt.verification import Verification
@@ -47,7 +48,7 @@ class Ranker(nn.Module):
         self.interface = interface
         sources = [self._register(source.name, source.is_constant, weights) for source in stages.sources]
         self._variant = Variant(stages, self, sources)
-        self._inputs = Inputs(interface)
+        self.inputs = Inputs(interface)
         self.report: Report | None = None
         """What was saved, what was not, and why. None for a ranker that was loaded without its report."""
         self.examples: Mapping[str, Tensor] = {}
@@ -55,6 +56,7 @@ class Ranker(nn.Module):
         self.fixed: Mapping[str, str] = {}
         """Indices and masks of the model, which the graph was specialised for: their names and fingerprints."""
         self._origin: tuple[CapturedModel, Plan] | None = None
+        self._many: Many | None = None
         self.eval()
         self.refresh()
 
@@ -99,6 +101,20 @@ class Ranker(nn.Module):
     def outputs(self, state: Mapping[str, Tensor], target: Mapping[str, Any]) -> tuple[Tensor, ...]:
         """The tensors of the output as a flat tuple, in the order of the original's."""
         return self._variant.run_candidates(self.prepared(), state, self._flat(target, Role.TARGET))
+
+    @property
+    def many(self) -> Many:
+        """The calls for many requests: `ranker.many(context, target)`, and its stages. See `rankopt.many.calls`."""
+        if self._many is None:
+            from rankopt.many.calls import Many  # which is written in terms of rankers
+
+            self._many = Many(self)
+        return self._many
+
+    @property
+    def variant(self) -> Variant:
+        """The plan that is run."""
+        return self._variant
 
     def from_rows(self, *args: Any, check_context: bool = False, **kwargs: Any) -> Any:
         """Drop-in for the original call on tiled rows: the context is read off the first row.
@@ -218,7 +234,7 @@ class Ranker(nn.Module):
         """Inputs by path, checked."""
         if torch.compiler.is_compiling():
             return flatten(inputs)
-        return self._inputs.checked(role, inputs, self._variant.device)
+        return self.inputs.checked(role, inputs, self._variant.device)
 
     # -------------------------------------------------------------------------------------------------- weights
 

@@ -42,7 +42,7 @@ class Variant:
         """The state of a request, for inputs that were checked."""
         stages = self.stages
         weights = [prepared[i] for i in stages.context_weights]
-        run = self._eager[0] if _runs_eagerly() else stages.context_stage
+        run = self._eager[0] if runs_eagerly() else stages.context_stage
         results = run(*weights, *(context[name] for name in stages.context_inputs))
         return {tensor.name: result for tensor, result in zip(stages.state, results, strict=True)}
 
@@ -53,7 +53,7 @@ class Variant:
         stages = self.stages
         weights = [prepared[i] for i in stages.candidate_weights]
         values = [state[tensor.name] for tensor in stages.state]
-        run = self._eager[1] if _runs_eagerly() else stages.candidate_stage
+        run = self._eager[1] if runs_eagerly() else stages.candidate_stage
         result: tuple[Tensor, ...] = run(*weights, *values, *(target[name] for name in stages.target_inputs))
         return result
 
@@ -87,6 +87,6 @@ class Variant:
         return sum([tensor._version for tensor in self._watched])
 
 
-def _runs_eagerly() -> bool:
+def runs_eagerly() -> bool:
     """Whether intermediates may be overwritten: nobody needs them for gradients, or traces the calls."""
     return not torch.is_grad_enabled() and not torch.compiler.is_compiling()

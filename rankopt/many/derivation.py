@@ -1,0 +1,404 @@
+"""The many-request form of a candidate stage: its graph, node by node, with values in up to two forms.
+
+    SHARED      as it is: weights, scalars, what depends on no request
+    REQUESTS    [B, ...]: a state, and what is made of states alone
+    FLAT        the rows of all requests as if they were one request's
+    SPLIT       [B, ...] with the rows of each request inside: a view in a dense call, padded in a ragged one
+
+A call on weights and rows stays FLAT. Where a state comes in, a dense call splits the rows, which costs nothing. A
+ragged one gives every row its state where the call is elementwise, and splits the rows where it is a product: a state
+is never repeated for a product. What mixes rows is exact request by request, so a dense call splits it; a ragged one
+cannot.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from torch import fx
+from torch.utils import _pytree as pytree
+
+from rankopt.axes import Rows
+from rankopt.many.apart import keeps_rows_apart, row_dim
+from rankopt.many.batched import Emitter, Given, Kind, batched, is_pointwise, is_random, kind_of
+from rankopt.many.places import Place, Places
+from rankopt.program import Expr, Leaf, Stage, aten
+
+
+class Cannot(Exception):
+    """The calls of several requests cannot be one: the reason, for the report."""
+
+
+class Form(Enum):
+    """How a value of one request stands for those of all."""
+
+    SHARED = "shared"
+    REQUESTS = "requests"
+    FLAT = "flat"
+    SPLIT = "split"
+
+
+@dataclass(slots=True)
+class Held:
+    """A value in the forms that it is needed in."""
+
+    expr: Expr
+    forms: dict[Form, fx.Node] = field(default_factory=dict[Form, fx.Node])
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether it differs from row to row."""
+        return Form.FLAT in self.forms or Form.SPLIT in self.forms
+
+
+PRODUCTS = frozenset({aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default, aten.linear.default})
+
+
+INDEX = ("request_of", "padded", "slot_of")
+"""Further arguments of a ragged graph: the request of each row [R]; a row for each place in a padded layout [B, L],
+where L is the length of the longest request; and the place of each row in it, flat [R]."""
+
+
+class Derivation:
+    """One graph being derived.
+
+    Args:
+        stage: the context stage or the candidate stage.
+        ragged: rows come flat, with `INDEX`; else they come as [B, N, ...].
+        varying: inputs of the context that differ from request to request; the others are scalars.
+    """
+
+    def __init__(self, stage: Stage, ragged: bool, varying: frozenset[str]) -> None:
+        self.stage = stage
+        self.ragged = ragged
+        self.varying = varying
+        self.graph = fx.Graph()
+        self.emitter = Emitter(self.graph)
+        self.places = Places()
+        self.held: dict[fx.Node, Held] = {}
+        self.sizes: dict[tuple[fx.Node, Form], fx.Node] = {}
+        self.pads = False
+        """Whether a ragged graph reads the padded layout."""
+        self.index: dict[str, fx.Node] = {}
+
+    def derive(self, single: fx.GraphModule, name: str) -> fx.GraphModule:
+        """The graph for many requests. Raises Cannot where there is none."""
+        self._arguments(single.graph.find_nodes(op="placeholder"))
+        for node in single.graph.nodes:
+            if node.op == "call_function":
+                self._step(node)
+        results: Any = single.graph.output_node().args[0]
+        self.graph.output(tuple(self._result(self.held[node]) for node in results))
+        self.graph.eliminate_dead_code()
+        self.graph.lint()
+        return fx.GraphModule({}, self.graph, class_name=name)
+
+    # -------------------------------------------------------------------------------------------------- arguments
+
+    def _arguments(self, nodes: Sequence[fx.Node]) -> None:
+        copies = [self.graph.placeholder(str(node.target)) for node in nodes]
+        if self.ragged:
+            self.index = {name: self.graph.placeholder(name) for name in INDEX}
+            padded = self.index["padded"]
+            self.emitter.requests = self.emitter.call(aten.sym_size.int, padded, 0)
+            self.emitter.longest = self.emitter.call(aten.sym_size.int, padded, 1)
+        for node, copy in zip(nodes, copies, strict=True):
+            expr: Expr = node.meta["expr"]
+            held = self.held[node] = Held(expr)
+            if any(isinstance(size, Rows) for size in expr.dims):
+                self._rows(held, copy)
+            elif expr.inputs & self.varying:
+                self._of_requests(held, copy)
+            else:
+                copy.meta["expr"] = expr
+                held.forms[Form.SHARED] = copy
+
+    def _rows(self, held: Held, copy: fx.Node) -> None:
+        expr = held.expr
+        if row_dim(expr) != 0:
+            raise Cannot("the rows of a target input are not its first dim")
+        self.places.of(expr)
+        if self.ragged:
+            copy.meta["expr"] = expr
+            held.forms[Form.FLAT] = copy
+            return
+        if self.emitter.longest is None:
+            self.emitter.requests = self.emitter.call(aten.sym_size.int, copy, 0)
+            self.emitter.longest = self.emitter.call(aten.sym_size.int, copy, 1)
+        copy.meta["expr"] = kind_of(expr)
+        held.forms[Form.SPLIT] = copy
+
+    def _of_requests(self, held: Held, copy: fx.Node) -> None:
+        expr = held.expr
+        if self.emitter.requests is None:
+            self.emitter.requests = self.emitter.call(aten.sym_size.int, copy, 0)
+        if self.stage is Stage.CONTEXT and expr.target is Leaf.INPUT:  # the stage of one request has seen [1, ...]
+            copy = self.emitter.call(aten.unsqueeze.default, copy, 1)
+        copy.meta["expr"] = kind_of(expr)
+        held.forms[Form.REQUESTS] = copy
+
+    # -------------------------------------------------------------------------------------------------- one call
+
+    def _step(self, node: fx.Node) -> None:
+        expr: Expr = node.meta["expr"]
+        self.places.of(expr)
+        if self._is_size(node):
+            return
+        held = self.held[node] = Held(expr)
+        read = [self.held[x] for x in node.all_input_nodes if x in self.held]
+        counts = len(read) < len(node.all_input_nodes)
+        rows = [x for x in read if x.has_rows]
+        per_request = any(Form.REQUESTS in x.forms for x in read)
+        if not rows and not counts:
+            self._without_rows(node, held, per_request)
+        elif not keeps_rows_apart(expr):
+            self._mixing(node, held)
+        elif not per_request and self._stays_flat(expr, rows):
+            self._emit_flat(node, held)
+        elif self._may_gather(expr, read, rows):
+            self._emit_gathered(node, held)
+        else:
+            self._emit_split(node, held)
+
+    def _is_size(self, node: fx.Node) -> bool:
+        """Whether a call gives a number that follows from the number of rows."""
+        expr: Expr = node.meta["expr"]
+        return node.target is aten.sym_size.int or (
+            expr.shape is None and not any(x in self.held for x in node.all_input_nodes)
+        )
+
+    def _may_gather(self, expr: Expr, read: Sequence[Held], rows: Sequence[Held]) -> bool:
+        """Whether rows may get their states before the call: not for a product, nor where rows are folded."""
+        place = self.places.of(expr)
+        if not self.ragged or place is None or place.before * place.after > 1 or not self._any_flat(rows):
+            return False
+        if any(not x.expr.shape and x.expr.dtype != y.expr.dtype for x in read for y in read):
+            return False  # a tensor without dims has less to say about the result's type than one with
+        return expr.target is aten.expand.default or is_pointwise(expr.target)
+
+    def _any_flat(self, rows: Sequence[Held]) -> bool:
+        return not rows or any(Form.FLAT in x.forms for x in rows)
+
+    def _stays_flat(self, expr: Expr, rows: Sequence[Held]) -> bool:
+        """A call without a state: on flat rows, where they are flat or may as well be."""
+        if not self.ragged:
+            return all(Form.FLAT in x.forms or self._leads(x.expr) for x in rows)
+        return self._any_flat(rows) or expr.target in PRODUCTS
+
+    def _leads(self, expr: Expr) -> bool:
+        place = self.places.of(expr)
+        return place is not None and place.leads
+
+    def _without_rows(self, node: fx.Node, held: Held, per_request: bool) -> None:
+        if not per_request:
+            held.forms[Form.SHARED] = self._copy(node, Form.SHARED)
+            return
+        _require_certain(node)
+        if node.target is operator.getitem:
+            held.forms[Form.REQUESTS] = self._copy(node, Form.REQUESTS)
+        else:
+            held.forms[Form.REQUESTS] = self._batched(node, Form.REQUESTS)
+
+    def _mixing(self, node: fx.Node, held: Held) -> None:
+        """A call that may mix rows, request by request: exact where all requests have the same number."""
+        if self.ragged:
+            raise Cannot(f"{node.target} may mix rows")
+        _require_certain(node)
+        self._emit_split(node, held)
+
+    def _emit_flat(self, node: fx.Node, held: Held) -> None:
+        if held.expr.shape is not None and not _counts_rows(held.expr):
+            raise Cannot(f"{node.target} gives one result for all rows")
+        held.forms[Form.FLAT] = self._copy(node, Form.FLAT)
+
+    def _emit_split(self, node: fx.Node, held: Held) -> None:
+        form = Form.SPLIT if held.expr.shape is None or _counts_rows(held.expr) else Form.REQUESTS
+        if node.target is operator.getitem:
+            held.forms[form] = self._copy(node, Form.SPLIT)
+            return
+        if self.emitter.longest is None:
+            raise Cannot("no target input has rows")
+        self.pads |= self.ragged
+        held.forms[form] = self._batched(node, Form.SPLIT)
+
+    def _emit_gathered(self, node: fx.Node, held: Held) -> None:
+        """An elementwise call in which every row has got the state of its request."""
+        place, ndim = self.places.of(held.expr), len(held.expr.dims)
+        assert place is not None
+
+        def flat(x: fx.Node) -> fx.Node:
+            if x not in self.held:
+                return self._size(x, Form.FLAT)
+            if Form.REQUESTS in self.held[x].forms:
+                return self._per_row(self.held[x], place, ndim)
+            return self._get(self.held[x], Form.SHARED if not self.held[x].has_rows else Form.FLAT)
+
+        args, kwargs = fx.map_arg((node.args, node.kwargs), flat)
+        held.forms[Form.FLAT] = self.emitter.call(node.target, *args, kind=held.expr, **kwargs)
+
+    # -------------------------------------------------------------------------------------------------- forms
+
+    def _get(self, held: Held, form: Form) -> fx.Node:
+        """A value in a form, converted once."""
+        if form not in held.forms:
+            if Form.SHARED in held.forms:
+                return held.forms[Form.SHARED]
+            place = self.places.of(held.expr)
+            if place is None:
+                raise Cannot(f"the rows of {held.expr.origin.node} are folded in a way that is not known")
+            held.forms[form] = self._split(held, place) if form is Form.SPLIT else self._flatten(held, place)
+        return held.forms[form]
+
+    def _split(self, held: Held, place: Place) -> fx.Node:
+        """[.., R, ..] -> [B, .., N, ..]"""
+        e, node = self.emitter, held.forms[Form.FLAT]
+        if self.ragged:
+            self.pads = True
+            node = self._take(node, place, self._padded_places())
+        inner = e.sizes([Rows(place.after)])
+        outer = [place.before] if place.before > 1 else []
+        node = e.call(aten.unflatten.int, node, place.dim, [*outer, e.requests, *inner])
+        at, ndim = place.dim + len(outer), len(held.expr.dims) + 1 + len(outer)
+        node = self._moved(node, at, 0, ndim)
+        if outer:
+            node = e.call(aten.flatten.using_ints, node, place.dim + 1, place.dim + 2)
+        node.meta["expr"] = kind_of(held.expr)
+        return node
+
+    def _flatten(self, held: Held, place: Place) -> fx.Node:
+        """[B, .., N, ..] -> [.., R, ..]"""
+        e, node = self.emitter, held.forms[Form.SPLIT]
+        outer = place.before > 1
+        if outer:
+            inner = e.sizes([Rows(place.after)])
+            node = e.call(aten.unflatten.int, node, place.dim + 1, [place.before, *inner])
+        node = self._moved(node, 0, place.dim + outer, len(held.expr.dims) + 1 + outer)
+        node = e.call(aten.flatten.using_ints, node, place.dim, place.dim + 1 + outer, kind=held.expr)
+        if self.ragged:
+            node = self._take(node, place, self.index["slot_of"])
+            node.meta["expr"] = held.expr
+        return node
+
+    def _padded_places(self) -> fx.Node:
+        if "flat" not in self.index:
+            self.index["flat"] = self.emitter.call(aten.flatten.using_ints, self.index["padded"], 0, 1)
+        return self.index["flat"]
+
+    def _take(self, node: fx.Node, place: Place, rows: fx.Node) -> fx.Node:
+        """The given rows, in their order, of a flat tensor."""
+        e = self.emitter
+        outer = [place.before] if place.before > 1 else []
+        inner = [place.after] if place.after > 1 else []
+        if not outer and not inner:
+            return e.call(aten.index_select.default, node, place.dim, rows)
+        node = e.call(aten.unflatten.int, node, place.dim, [*outer, -1, *inner])
+        node = e.call(aten.index_select.default, node, place.dim + len(outer), rows)
+        return e.call(aten.flatten.using_ints, node, place.dim, place.dim + len(outer) + len(inner))
+
+    def _moved(self, node: fx.Node, source: int, to: int, ndim: int) -> fx.Node:
+        if source == to:
+            return node
+        order = [dim for dim in range(ndim) if dim != source]
+        order.insert(to, source)
+        return self.emitter.call(aten.permute.default, node, order)
+
+    def _per_row(self, held: Held, place: Place, ndim: int) -> fx.Node:
+        """The state of the request of each row, with the rows at `place` of a result that has `ndim` dims."""
+        e, dims = self.emitter, held.expr.dims
+        node = e.call(aten.index_select.default, held.forms[Form.REQUESTS], 0, self.index["request_of"])
+        behind = place.dim - (ndim - len(dims))  # the dim of the state that rows are broadcast along
+        if behind < 0:  # the state has no such dim: rows lead, and there are `-behind` dims of one between
+            for _ in range(-behind - 1):
+                node = e.call(aten.unsqueeze.default, node, 1)
+            shape: tuple[Any, ...] = (Rows(), *[1] * (-behind - 1), *dims)
+        else:
+            node = self._moved(node, 0, behind, len(dims) + 1)
+            node = e.call(aten.squeeze.dim, node, behind + 1)
+            shape = (*dims[:behind], Rows(), *dims[behind + 1 :])
+        node.meta["expr"] = Kind(shape, held.expr.dtype)
+        return node
+
+    # -------------------------------------------------------------------------------------------------- arguments
+
+    def _copy(self, node: fx.Node, form: Form) -> fx.Node:
+        """The call of one request as it is, on values in one form."""
+
+        def convert(x: fx.Node) -> fx.Node:
+            return self._get(self.held[x], form) if x in self.held else self._size(x, form)
+
+        args, kwargs = fx.map_arg((node.args, node.kwargs), convert)
+        expr: Expr = node.meta["expr"]
+        flat = form in (Form.FLAT, Form.SHARED)
+        return self.emitter.call(node.target, *args, kind=expr if flat else kind_of(expr), **kwargs)
+
+    def _batched(self, node: fx.Node, form: Form) -> fx.Node:
+        """The call with a leading request dim."""
+        arguments = pytree.tree_map_only(fx.Node, lambda x: self._given(x, form), (node.args, node.kwargs))
+        expr: Expr = node.meta["expr"]
+        if any(isinstance(x, Given) and x.batched for x in pytree.tree_leaves(arguments)):
+            return batched(self.emitter, expr, *arguments)
+        args, kwargs = pytree.tree_map_only(Given, lambda x: x.node, arguments)
+        return self._repeated(self.emitter.call(node.target, *args, **kwargs), expr)
+
+    def _given(self, x: fx.Node, form: Form) -> Given | fx.Node:
+        if x not in self.held:
+            return self._size(x, form)
+        held = self.held[x]
+        if Form.SHARED in held.forms:
+            return Given(held.forms[Form.SHARED], held.expr, batched=False)
+        return Given(self._get(held, Form.REQUESTS if Form.REQUESTS in held.forms else form), held.expr, batched=True)
+
+    def _repeated(self, node: fx.Node, expr: Expr) -> fx.Node:
+        """What is the same for all requests, with a leading request dim."""
+        e = self.emitter
+        if e.requests is None:
+            raise Cannot("nothing says how many requests there are")
+        node = e.call(aten.unsqueeze.default, node, 0)
+        return e.call(aten.expand.default, node, [e.requests, *[-1] * len(expr.dims)], kind=kind_of(expr))
+
+    def _size(self, node: fx.Node, form: Form) -> fx.Node:
+        """A number of rows: of one request, or of all of them."""
+        form = Form.FLAT if form is Form.SHARED else form
+        if (node, form) in self.sizes:
+            return self.sizes[node, form]
+        if node.target is aten.sym_size.int:
+            result = self._rows_of(node.args[0], form)  # type: ignore[arg-type]
+        else:
+            result = self.emitter.call(node.target, *fx.map_arg(node.args, lambda x: self._size(x, form)))
+        self.sizes[node, form] = result
+        return result
+
+    def _rows_of(self, source: fx.Node, form: Form) -> fx.Node:
+        if form is not Form.FLAT:
+            if self.emitter.longest is None:
+                raise Cannot("no target input has rows")
+            return self.emitter.longest
+        return self.emitter.call(aten.sym_size.int, self._get(self.held[source], Form.FLAT), 0)
+
+    # -------------------------------------------------------------------------------------------------- results
+
+    def _result(self, held: Held) -> fx.Node:
+        """An output of the candidate stage: of each row in a ragged call, else [B, ...]. A state, as it is."""
+        if self.stage is Stage.CONTEXT:
+            return next(iter(held.forms.values()))
+        if self.ragged:
+            if row_dim(held.expr) is None:
+                raise Cannot("an output does not have one dim of rows")
+            return self._get(held, Form.FLAT)
+        if Form.SHARED in held.forms:
+            return self._repeated(held.forms[Form.SHARED], held.expr)
+        return self._get(held, Form.REQUESTS if Form.REQUESTS in held.forms else Form.SPLIT)
+
+
+def _counts_rows(expr: Expr) -> bool:
+    return any(isinstance(size, Rows) for size in expr.dims)
+
+
+def _require_certain(node: fx.Node) -> None:
+    """Raises Cannot for a random op, of which each request would have drawn its own numbers."""
+    if is_random(node.target):
+        raise Cannot(f"{node.target} draws random numbers")
