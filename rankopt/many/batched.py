@@ -99,8 +99,11 @@ UNTAGGED = frozenset(
 """Elementwise calls that torch has not tagged as such."""
 
 
-def is_random(target: Any) -> bool:
-    """Whether an op draws random numbers."""
+def is_random(expr: Expr) -> bool:
+    """Whether a call draws random numbers; a dropout of zero does not."""
+    target = expr.target
+    if target is aten.scaled_dot_product_attention.default:
+        return bool(expr.args[4:5] not in ((), (0.0,)) or expr.kwargs.get("dropout_p", 0.0))
     return isinstance(target, torch._ops.OpOverload) and torch.Tag.nondeterministic_seeded in target.tags
 
 

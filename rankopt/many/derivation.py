@@ -400,5 +400,5 @@ def _counts_rows(expr: Expr) -> bool:
 
 def _require_certain(node: fx.Node) -> None:
     """Raises Cannot for a random op, of which each request would have drawn its own numbers."""
-    if is_random(node.target):
+    if is_random(node.meta["expr"]):
         raise Cannot(f"{node.target} draws random numbers")
