@@ -3,9 +3,9 @@
     python bench/limits.py [--only headline/dlrm] [--candidates 512] [--threads 2 1] [--seconds 400]
 
 First the machine: the quickest large matrix product, and the quickest sum of two vectors, long ones from memory and
-short ones from the caches. Then, per model, every op as it is run eagerly: its multiply-adds at the peak of products, or
-its bytes (what it reads and writes, views are free) at the peak of the memory, whichever takes longer. The sum is a time
-that no run of these ops can beat by much; how near measured times come to it says what is left in dispatch, small
+short ones from the caches. Then, per model, every op as it is run eagerly: its multiply-adds at the peak of products,
+or its bytes (what it reads and writes, views are free) at the peak of the memory, whichever takes longer. The sum is a
+time that no run of these ops can beat by much; how near measured times come to it says what is left in dispatch, small
 products and strided reads. The original and the expert are judged alike. Writes bench/results/limits.json.
 """
 
