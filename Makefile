@@ -1,4 +1,4 @@
-# make test | lint | demo | fuzz | bench | corpus | zoo | clean. Every target installs what it needs into .venv, once.
+# make test | lint | demo | fuzz | sweep | bench | corpus | zoo | clean. Every target installs what it needs into .venv, once.
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
@@ -8,7 +8,7 @@ ZOO_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: test lint demo fuzz bench corpus zoo clean
+.PHONY: test lint demo fuzz sweep bench corpus zoo clean
 
 test: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST_ARGS)
@@ -30,6 +30,10 @@ demo: $(VENV)/.installed-zoo
 # Twenty thousand random programs beyond those that `make test` draws. FUZZ_ARGS='--seed 1' draws others.
 fuzz: $(VENV)/.installed-test
 	$(BIN)/python bench/fuzz.py --programs 20000 $(FUZZ_ARGS)
+
+# Every model of the zoo through ONNX and back, of which `make test` does a few.
+sweep: $(VENV)/.installed-test
+	RANKOPT_WHOLE_ZOO=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/zoo/test_onnx_models.py
 
 # Speed of the headline models and the cost of optimising them, written to bench/results/.
 bench: $(VENV)/.installed-zoo

@@ -163,12 +163,16 @@ def whole_part(ranker: Ranker) -> Part:
     return Part(module, ports, output_names(ranker))
 
 
-def rows_part(ranker: Ranker) -> Part:
-    """The whole behind the original's signature."""
+def rows_part(ranker: Ranker, exact: bool = False) -> Part:
+    """The whole behind the original's signature; `exact` keeps names that an ONNX model gave, whatever is in them."""
     infos = ranker.interface.inputs
     names = plain_names((info.name, "rows") for info in infos)
+    outputs = output_names(ranker)
+    if exact and ranker.interface.call.takes_any_keyword:
+        names = [info.name for info in infos]
+        outputs = tuple(_output_paths(ranker))
     ports = tuple(_port(name, info, "rows") for name, info in zip(names, infos, strict=True))
-    return Part(RowsModule(whole_part(ranker).module, ranker), ports, output_names(ranker))
+    return Part(RowsModule(whole_part(ranker).module, ranker), ports, outputs)
 
 
 def stage_parts(ranker: Ranker) -> dict[str, Part]:
@@ -231,12 +235,16 @@ def _all(items: Sequence[Any]) -> tuple[int, ...]:
 
 def output_names(ranker: Ranker) -> tuple[str, ...]:
     """The outputs by their place in what the original returns: `score`, `top_0`; `scores` where it returns a tensor."""
-    spec, constants = ranker.interface.out_spec, ranker.interface.output_constants
-    leaves, _ = pytree.tree_flatten_with_path(pytree.tree_unflatten(list(range(spec.num_leaves)), spec))
-    paths = ["_".join(str(_key(key)) for key in path) or "scores" for path, i in leaves if i not in constants]
+    paths = _output_paths(ranker)
     taken = {port.name for port in _ports(ranker)} | {info.name for info in ranker.interface.inputs}
     named = [f"output_{path}" if path.isdigit() or re.sub(r"\W", "_", path) in taken else path for path in paths]
     return tuple(plain_names((name, str(i)) for i, name in enumerate(named)))
+
+
+def _output_paths(ranker: Ranker) -> list[str]:
+    spec, constants = ranker.interface.out_spec, ranker.interface.output_constants
+    leaves, _ = pytree.tree_flatten_with_path(pytree.tree_unflatten(list(range(spec.num_leaves)), spec))
+    return ["_".join(str(_key(key)) for key in path) or "scores" for path, i in leaves if i not in constants]
 
 
 def _key(key: Any) -> Any:

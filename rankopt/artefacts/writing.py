@@ -161,7 +161,7 @@ def _write_one(ranker: Ranker, order: Order) -> Scorer:
         torch_program.save(torch_program.drop_in_program(ranker), path, _facts(ranker, part))
         return lambda request: torch_program.run_drop_in(ranker, path, request)
     rows = order.signature is Signature.ROWS
-    part = rows_part(ranker) if rows else whole_part(ranker)
+    part = rows_part(ranker, exact=order.format is Format.ONNX) if rows else whole_part(ranker)
     run = _write_part(ranker, part, path, order)
 
     def score(request: Request) -> list[Tensor]:

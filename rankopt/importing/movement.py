@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rankopt.importing.constants import Size, Sizes, Value, integer, integers, number, tensor
+from rankopt.importing.constants import Known, Size, Sizes, Value, integer, integers, number, tensor
 from rankopt.importing.operators import Node, operator, sizes_operator
 
 
@@ -183,10 +183,11 @@ def pad(node: Node, x: Tensor, pads: Value, fill: Value | None = None, axes: Val
                 x = x.index_select(axis, torch.tensor(places, dtype=torch.int64))
         return x
     flat = [amount for axis in reversed(range(x.dim())) for amount in around.get(axis, (0, 0))]
-    value = 0 if fill is None else number(fill)
-    if value is None:
+    if fill is None:
+        return F.pad(x, flat)
+    if not isinstance(fill, Known) or fill.array.size != 1:
         raise ValueError("the padding is computed")
-    return F.pad(x, flat, value=value)
+    return F.pad(x, flat, value=fill.array.item())
 
 
 def _beyond(mode: str, size_: int, before: int, after: int) -> list[int]:

@@ -3,9 +3,14 @@
 import json
 from pathlib import Path
 
+import numpy
+import onnx
 import onnxruntime as ort
 import pytest
 import torch
+from onnx_graphs import keras
+
+from rankopt.importing.model import import_onnx
 
 
 def scores_of(path: Path, feed: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -87,3 +92,23 @@ def test_a_model_instead_of_a_ranker(run, model: Path, tmp_path: Path) -> None:
     result = run("export", model, "-o", tmp_path / "fast.onnx")
     assert result.exit_code == 1
     assert "not an optimised ranker" in result.stderr
+
+
+def test_an_onnx_model_in(run, tmp_path: Path) -> None:
+    made = keras()
+    onnx.save(made, tmp_path / "model.onnx")
+    numpy.savez(tmp_path / "rows.npz", **{n: t.numpy() for n, t in import_onnx(made).example_rows().items()})
+    for options in ((), ("--example", tmp_path / "rows.npz")):
+        result = run("optimize", tmp_path / "model.onnx", "--context", "user*", "-o", tmp_path / "f.onnx", *options)
+        assert result.exit_code == 0, result.output
+        assert "ONNX Runtime: identical" in result.stdout
+        (tmp_path / "f.onnx").unlink()
+    assert run("optimize", tmp_path / "model.onnx", "--context", "user*", "-o", tmp_path / "r.pt2").exit_code == 0
+    result = run("verify", tmp_path / "model.onnx", tmp_path / "r.pt2")
+    assert result.exit_code == 0, result.output
+    made.graph.node[0].op_type = "Mystery"
+    onnx.save(made, tmp_path / "other.onnx")
+    result = run("optimize", tmp_path / "other.onnx", "--context", "user*", "-o", tmp_path / "f.onnx")
+    assert result.exit_code == 1
+    assert "Mystery: 'Gather_user'" in result.stderr
+    assert not (tmp_path / "f.onnx").exists()

@@ -5,11 +5,10 @@ plan that `optimize` has to choose from, not only the cheapest: small models are
 """
 
 from collections.abc import Callable
-from dataclasses import fields, replace
-from typing import Any
 
 import pytest
 import torch
+from tiny_zoo import tiny
 from torch import Tensor, nn
 
 from rankopt.pipeline import build, capture_with_roles
@@ -19,30 +18,9 @@ from rankopt.zoo import ENTRIES, Schema
 
 DrawRows = Callable[..., dict[str, Tensor]]
 
-TINY: dict[str, Any] = {
-    "embedding_dim": 4,
-    "layers": 2,
-    "rank": 3,
-    "width": 8,
-    "maps": (3, 2),
-    "hidden": (6, 5),
-    "head": (6, 5),
-    "deep": (6, 5),
-    "top": (6, 5),
-    "bottom": (6, 5),
-    "buckets": 16,
-}
-"""What is made small, wherever a configuration has it and has it switched on."""
-
 ROWS = 12
 CANDIDATES = 512
 MEASURED = (1, 23)
-
-
-def tiny(config: Any) -> Any:
-    """The same kind of model with few and narrow layers."""
-    given = {field.name: getattr(config, field.name) for field in fields(config)}
-    return replace(config, **{name: size for name, size in TINY.items() if given.get(name)})
 
 
 def request(schema: Schema, draw_rows: DrawRows, candidates: int) -> Request:
