@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import zipfile
+from base64 import b64decode
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
@@ -53,6 +55,35 @@ def kind_of(path: Path) -> Kind:
     if "serialized_exported_program.json" in names | {Path(name).name for name in names}:
         return Kind.OLD_PROGRAM
     raise FormatError(f"{path} is an archive, but not of a model.\n{_FIX}")
+
+
+def plan_file(place: int) -> str:
+    """The extra file that holds one more plan of a saved ranker: a program over its tensors, as text."""
+    return f"rankopt_plan_{place}.b64"
+
+
+def read_plans(path: Path, count: int, trust: bool = False) -> list[ExportedProgram]:
+    """The further plans of a saved ranker. Raises FormatError like `read_program`."""
+    with _opened(path) as archive:
+        assert archive is not None  # a ranker is an archive
+        members = {inside(name): name for name in archive.namelist()}
+        try:
+            contents = [b64decode(archive.read(members[f"extra/{plan_file(i)}"]), validate=True) for i in range(count)]
+            return [_read_plan(content, path, trust) for content in contents]
+        except FormatError:
+            raise
+        except Exception as error:  # whatever zipfile, base64 and torch raise
+            raise FormatError(
+                f"{path}: a plan in it is damaged: {_first_line(error)}\n  fix: optimize the model again"
+            ) from error
+
+
+def _read_plan(content: bytes, path: Path, trust: bool) -> ExportedProgram:
+    if not trust:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            refuse_code(archive, path)
+    with tracing_conditions():
+        return load_pt2(io.BytesIO(content)).exported_programs["model"]
 
 
 def read_program(path: Path, trust: bool = False) -> ExportedProgram:

@@ -6,6 +6,7 @@ torch is imported by the commands, not here: `rankopt --help` answers at once.
 from __future__ import annotations
 
 import functools
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,6 +28,16 @@ REFUSED, USAGE, NOT_IDENTICAL = 1, 2, 3
 """Exit codes; 0 is done."""
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+def numbers(context: click.Context, option: click.Parameter, value: str) -> int | tuple[int, int]:
+    """A number of candidates, or both ends of a range of them: 512, 1-2000."""
+    found = re.fullmatch(r"(\d+)(?:-(\d+))?", value)
+    ends = [int(number) for number in found.groups() if number] if found else []
+    if not ends or ends[0] < 1 or ends[-1] < ends[0]:
+        raise click.BadParameter(f"'{value}' is no number of candidates, nor a range. Expected 512, or 1-2000.")
+    return ends[0] if len(ends) == 1 else (ends[0], ends[1])
+
 
 _MODEL = click.Path(exists=True, dir_okay=False, path_type=Path)
 _COUNT = click.IntRange(min=1)
@@ -104,7 +115,14 @@ _source = options(
 _roles = options(
     click.option("--context", multiple=True, required=True, metavar="SEL", help="Inputs of the request."),
     click.option("--target", multiple=True, metavar="SEL", help="Inputs of a candidate; the rest by default."),
-    click.option("--candidates", type=_COUNT, default=512, show_default=True, help="Usual number per request."),
+    click.option(
+        "--candidates",
+        callback=numbers,
+        metavar="N|N-M",
+        default="512",
+        show_default=True,
+        help="Usual number per request; over a range, several plans may be kept.",
+    ),
     click.option("--backend", help="eager, onnxruntime, or a file by calibrate; by default what runs the output."),
     click.option("--pass", "only", multiple=True, metavar="NAME", help="Use this pass and no other."),
     click.option("--no-pass", "without", multiple=True, metavar="NAME", help="Do not use this pass."),
@@ -179,10 +197,18 @@ def optimize(
 @_written
 @click.option("--example", type=_MODEL, help="Example rows to draw requests from; the ranker knows ranges by default.")
 @click.option("--trust", is_flag=True, help="Read files that run code when they are read (pickles).")
+@click.option("--candidates", type=_COUNT, help="Of several plans, that for this number; the last by default.")
 @_force
 @plainly
 def export(
-    ranker: Path, output: Path, stages: bool, signature: str, example: Path | None, trust: bool, force: bool
+    ranker: Path,
+    output: Path,
+    stages: bool,
+    signature: str,
+    example: Path | None,
+    trust: bool,
+    candidates: int | None,
+    force: bool,
 ) -> None:
     """Write a saved RANKER for a serving stack, in the format that the ending of OUTPUT names.
 
@@ -195,7 +221,7 @@ def export(
     from rankopt import commands
 
     order = read_order(output, stages, signature)
-    show_exported(commands.export(ranker, order, example, trust, force))
+    show_exported(commands.export(ranker, order, example, trust, force, candidates))
 
 
 @main.command()
@@ -300,7 +326,7 @@ def calibrate(backend: str, output: Path, force: bool) -> None:
 def read_request(
     context: Sequence[str],
     target: Sequence[str],
-    candidates: int,
+    candidates: int | tuple[int, int],
     backend: str,
     only: Sequence[str],
     without: Sequence[str],

@@ -24,6 +24,7 @@ from rankopt.artefacts.writing import Export, Order
 from rankopt.atomic import write_whole
 from rankopt.errors import FormatError, InputError, RolesError
 from rankopt.importing.model import import_onnx
+from rankopt.interface import Interface, Range
 from rankopt.passes import NAMES
 from rankopt.prices import DEFAULT, PROFILES, Profile, from_json, profile_of, to_json
 from rankopt.ranker import Ranker
@@ -112,7 +113,7 @@ class Request:
 
     context: Sequence[str]
     target: Sequence[str] | None = None
-    candidates: int = 512
+    candidates: int | tuple[int, int] = 512
     backend: Profile = DEFAULT
     passes: Collection[str] | None = None
 
@@ -122,20 +123,24 @@ def optimize(source: Source, request: Request, order: Order, verification: bool,
     order.check(overwrite)
     with working(f"reading {source.path}"):
         model, rows = read_model(source)
-    with working(f"rewriting for {request.candidates} candidates"):
+    with working(f"rewriting for {_count(request.candidates)}"):
         ranker = pipeline.optimize(model, verification=verification, example_inputs=rows, **_arguments(request))
     with working(f"writing {order.path}"):
         if not order.is_ranker:
-            return Optimized(ranker, Exported(writing.export(ranker, order, overwrite), served_dtype(ranker)))
+            single = ranker.at(ranker.interface.candidates)
+            return Optimized(ranker, Exported(writing.export(single, order, overwrite), served_dtype(single)))
         ranker.save(order.path, overwrite)
     return Optimized(ranker, None)
 
 
-def export(ranker: Path, order: Order, example: Path | None, trust: bool, overwrite: bool) -> Exported:
-    """Writes a saved ranker in another format."""
+def export(
+    ranker: Path, order: Order, example: Path | None, trust: bool, overwrite: bool, candidates: int | None = None
+) -> Exported:
+    """Writes a saved ranker in another format: of several plans, that for a number of candidates."""
     order.check(overwrite)
     with working(f"reading {ranker}"):
         loaded = saved.load(ranker, trust)
+    loaded = loaded.at(loaded.interface.candidates if candidates is None else candidates)
     rows = None if example is None else _read_rows(example)
     with working(f"writing {order.path}"):
         return Exported(writing.export(loaded, order, overwrite, rows), served_dtype(loaded))
@@ -165,7 +170,7 @@ def explain(source: Source, request: Request) -> Report:
     """The report on a model, without a ranker."""
     with working(f"reading {source.path}"):
         model, rows = read_model(source)
-    with working(f"looking at it with {request.candidates} candidates"):
+    with working(f"looking at it with {_count(request.candidates)}"):
         report: Report = pipeline.explain(model, example_inputs=rows, **_arguments(request))
     return report
 
@@ -193,8 +198,8 @@ def describe(ranker: Path) -> tuple[str, Report | None]:
     metadata = saved.read_metadata(ranker)
     interface, versions = metadata.interface, metadata.versions
     lines = [
-        f"{ranker}: a ranker for {interface.candidates:,} candidates, {ranker.stat().st_size:,} bytes",
-        f"by rankopt {versions['rankopt']} with torch {versions['torch']}, policy '{interface.policy}'",
+        f"{ranker}: a ranker for {_served(interface)} candidates, {ranker.stat().st_size:,} bytes",
+        f"by rankopt {versions['rankopt']} with torch {versions['torch']}, {_plans(interface)}",
         f"weights {metadata.weights}",
     ]
     for role, rows in ((Role.CONTEXT, "1"), (Role.TARGET, "N")):
@@ -204,6 +209,16 @@ def describe(ranker: Path) -> tuple[str, Report | None]:
             lines.append(f"  {role.value:7}  {info.name:20}  {dtype:8}  {shape}")
     report = None if metadata.report is None else Report.from_json(metadata.report)
     return "\n".join(lines), report
+
+
+def _served(interface: Interface) -> str:
+    return str(Range(interface.ranges[0].first, interface.ranges[-1].last))
+
+
+def _plans(interface: Interface) -> str:
+    if len(interface.ranges) == 1:
+        return f"policy '{interface.policy}'"
+    return "policies " + ", ".join(f"'{span.policy}' for {span}" for span in interface.ranges)
 
 
 def write_json(data: Json, path: Path, overwrite: bool) -> None:
@@ -282,6 +297,11 @@ def _read_rows(path: Path) -> Any:
             f"{path} holds no example rows: {type(error).__name__}.\n"
             "  fix: torch.save((tensor, ...), 'rows.pt'), or a dict by argument name; numpy.savez('rows.npz', name=...)"
         ) from error
+
+
+def _count(candidates: int | tuple[int, int]) -> str:
+    spans = (candidates, candidates) if isinstance(candidates, int) else candidates
+    return f"{Range(*spans)} candidates"
 
 
 def _arguments(request: Request) -> Json:

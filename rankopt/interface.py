@@ -27,18 +27,43 @@ class InputInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Range:
+    """Numbers of candidates from `first` to `last`, and the policy of the plan that serves them."""
+
+    first: int
+    last: int
+    policy: str = ""
+    """How far the rewriting went: the name of one of `rankopt.plan.POLICIES`."""
+
+    def __str__(self) -> str:
+        return f"{self.first:,}" if self.first == self.last else f"{self.first:,}-{self.last:,}"
+
+
+@dataclass(frozen=True, slots=True)
 class Interface:
-    """How the original model is called, and which of its inputs are context."""
+    """How the original model is called, which of its inputs are context, and which plan serves how many candidates."""
 
     inputs: tuple[InputInfo, ...]
     roles: tuple[InputRole, ...]
     call: CallSignature
     out_spec: pytree.TreeSpec
     output_constants: dict[int, Any]
-    candidates: int
-    """The number of candidates that the program was optimised for; any number is valid."""
-    policy: str = ""
-    """How far the rewriting went: the name of one of `rankopt.plan.POLICIES`."""
+    ranges: tuple[Range, ...]
+    """In ascending order and without gaps. Numbers beyond them are valid, and served by the nearest plan."""
+
+    @property
+    def candidates(self) -> int:
+        """The largest number of candidates that a plan was made for."""
+        return self.ranges[-1].last
+
+    @property
+    def policy(self) -> str:
+        """The policy of the plan for the largest numbers."""
+        return self.ranges[-1].policy
+
+    def place(self, candidates: int) -> int:
+        """Which of the plans serves a number of candidates."""
+        return next((i for i, span in enumerate(self.ranges) if candidates <= span.last), len(self.ranges) - 1)
 
     def expected(self, role: Role) -> list[InputInfo]:
         """The inputs of the context or of the target, in call order; a packed input has its columns in each."""

@@ -19,12 +19,12 @@ from torch.utils import _pytree as pytree
 
 from rankopt.calls import CallSignature, Constant
 from rankopt.errors import FormatError
-from rankopt.interface import InputInfo, Interface
+from rankopt.interface import InputInfo, Interface, Range
 from rankopt.selectors import InputRole, Role
 
-FORMAT = 1
+FORMAT = 2
 """The version that is written."""
-READABLE = (1,)
+READABLE = (1, 2)
 """The versions that can be read."""
 
 Json = dict[str, Any]
@@ -40,6 +40,8 @@ class Metadata:
     target: tuple[str, ...]
     constants: tuple[str, ...]
     """The buffers of the graph that are not the model's."""
+    plans: tuple[tuple[str, ...], ...]
+    """The tensors that each plan takes, in the order of its arguments: of all but the last, which the graph is."""
     weights: str
     """`fingerprint` of the model's weights."""
     report: Json | None
@@ -59,6 +61,7 @@ class Metadata:
             "context": list(self.context),
             "target": list(self.target),
             "constants": list(self.constants),
+            "plans": [list(tensors) for tensors in self.plans],
             "weights": self.weights,
             "ranges": self.ranges,
             "fixed": dict(self.fixed),
@@ -84,6 +87,7 @@ class Metadata:
             context=tuple(data["context"]),
             target=tuple(data["target"]),
             constants=tuple(data["constants"]),
+            plans=tuple(tuple(tensors) for tensors in data.get("plans", ())),
             weights=data["weights"],
             report=data["report"],
             versions=data["versions"],
@@ -136,8 +140,7 @@ def _interface_to_json(interface: Interface) -> Json:
                 str(i): _value_to_json(value, f"output {i}") for i, value in interface.output_constants.items()
             },
         },
-        "candidates": interface.candidates,
-        "policy": interface.policy,
+        "ranges": [{"first": span.first, "last": span.last, "policy": span.policy} for span in interface.ranges],
     }
 
 
@@ -161,9 +164,14 @@ def _interface_from_json(data: Json) -> Interface:
         CallSignature(signature, pytree.treespec_loads(call["spec"]), leaves),
         pytree.treespec_loads(output["spec"]),
         {int(i): _value_from_json(value) for i, value in output["constants"].items()},
-        data["candidates"],
-        data["policy"],
+        _ranges(data),
     )
+
+
+def _ranges(data: Json) -> tuple[Range, ...]:
+    if "ranges" not in data:  # format 1: one plan
+        return (Range(data["candidates"], data["candidates"], data["policy"]),)
+    return tuple(Range(span["first"], span["last"], span["policy"]) for span in data["ranges"])
 
 
 def _parameter(data: Json) -> inspect.Parameter:

@@ -15,19 +15,21 @@ from torch.export import ExportedProgram
 
 from rankopt.calls import example_call
 from rankopt.capture import CapturedModel, capture, name_inputs
+from rankopt.envelope import Piece, envelope, plans_for, range_of
 from rankopt.errors import InputError, RolesError, VerificationError
 from rankopt.importing.model import OnnxModel, import_onnx
-from rankopt.interface import InputInfo, Interface
-from rankopt.plan import Plan, alternatives, unshared
+from rankopt.interface import InputInfo, Interface, Range
+from rankopt.plan import Plan, unshared
 from rankopt.prices import DEFAULT, Profile, profile_of
+from rankopt.program import Program, reachable
 from rankopt.ranker import Ranker
 from rankopt.report.facts import build_report
 from rankopt.selectors import InputRole, Role, resolve_roles
-from rankopt.stages import split
-from rankopt.verify import verify
+from rankopt.stages import Names, Stages, split
+from rankopt.verify import numbers, verify
 
-Program = nn.Module | fx.GraphModule | ExportedProgram
-Model = Program | onnx.ModelProto | str | os.PathLike[str]
+TorchModel = nn.Module | fx.GraphModule | ExportedProgram
+Model = TorchModel | onnx.ModelProto | str | os.PathLike[str]
 Selectors = str | Sequence[str]
 
 SMALL = (1, 64)
@@ -40,7 +42,7 @@ def optimize(
     target: Selectors | Mapping[str, Any] | None = None,
     *,
     example_inputs: Any = None,
-    candidates: int = 512,
+    candidates: int | tuple[int, int] = 512,
     backend: str | Profile = DEFAULT,
     passes: Collection[str] | None = None,
     verification: bool = True,
@@ -55,7 +57,8 @@ def optimize(
         context: examples of the context inputs by path, each [1, ...]; or selectors of them (see `rankopt.selectors`).
         target: examples of the target inputs, each [N, ...]; or selectors. What no selector names is target.
         example_inputs: with selectors, the arguments of one call on rows: a tuple, a dict of keywords, or a tensor.
-        candidates: the number of candidates to optimise for. The ranker takes any number.
+        candidates: the number of candidates to optimise for, or a range of them, (smallest, largest), over which the
+            ranker may keep several plans and choose by the number. It takes any number.
         backend: where the ranker will run, "eager" or "onnxruntime", or a profile of prices that was measured there.
         passes: names of the passes that may be used; all by default.
         verification: compare the ranker with the original on one small request, in float64 and as served. A plan that
@@ -65,15 +68,20 @@ def optimize(
     CaptureError; VerificationError if no plan agrees with the original.
     """
     profile = profile_of(backend)
+    first, last = range_of(candidates)
     captured, roles = capture_with_roles(model, context, target, example_inputs)
-    plans = alternatives(captured, roles, candidates, passes, profile)
-    for plan in plans:
-        ranker = build(captured, roles, plan)
-        result = verify(captured, ranker, candidates=SMALL, plan=plan) if verification else None
+    plans = plans_for(captured, roles, first, last, passes, profile)
+    dropped: list[Plan] = []
+    while left := [plan for plan in plans if not any(plan is other for other in dropped)]:
+        pieces = envelope(left, first, last)
+        ranker = build(captured, roles, pieces)
+        used = [piece.plan for piece in pieces]
+        result = verify(captured, ranker, 1, numbers(ranker.interface, SMALL), plans=used) if verification else None
         if result is None or result.identical:
-            plain = unshared(captured, roles, candidates, passes, profile)
-            ranker.report = build_report(captured, roles, plan, plans, plain, ranker.stages, result)
+            plain = unshared(captured, roles, last, passes, profile)
+            ranker.report = build_report(captured, roles, pieces, plans, dropped, plain, ranker.stages, result)
             return ranker
+        dropped.append(used[ranker.interface.place(result.request.candidates)])
     raise VerificationError(
         "no plan gives the scores of the model, not even the unchanged one.\n"
         "  fix: check that the model is deterministic: two calls on the same rows must give the same scores"
@@ -86,17 +94,20 @@ def explain(
     target: Selectors | Mapping[str, Any] | None = None,
     *,
     example_inputs: Any = None,
-    candidates: int = 512,
+    candidates: int | tuple[int, int] = 512,
     backend: str | Profile = DEFAULT,
     passes: Collection[str] | None = None,
 ) -> Any:
     """The report of `optimize`, without verification and without a ranker."""
     profile = profile_of(backend)
+    first, last = range_of(candidates)
     captured, roles = capture_with_roles(model, context, target, example_inputs)
-    plans = alternatives(captured, roles, candidates, passes, profile)
-    stages = split(plans[0].exprs, plans[0].outputs, plans[0].workspace.program.constants)
-    plain = unshared(captured, roles, candidates, passes, profile)
-    return build_report(captured, roles, plans[0], plans, plain, stages, None)
+    plans = plans_for(captured, roles, first, last, passes, profile)
+    pieces = envelope(plans, first, last)
+    plan = pieces[-1].plan
+    stages = split(plan.exprs, plan.outputs, plan.workspace.program.constants)
+    plain = unshared(captured, roles, last, passes, profile)
+    return build_report(captured, roles, pieces, plans, (), plain, stages, None)
 
 
 def capture_with_roles(
@@ -128,9 +139,9 @@ def capture_with_roles(
     return capture(model, args, kwargs), roles
 
 
-def build(captured: CapturedModel, roles: Sequence[InputRole], plan: Plan) -> Ranker:
-    """The ranker that runs `plan`."""
-    stages = split(plan.exprs, plan.outputs, plan.workspace.program.constants)
+def build(captured: CapturedModel, roles: Sequence[InputRole], plans: Plan | Sequence[Piece]) -> Ranker:
+    """The ranker that runs a plan, or several, each for its numbers of candidates."""
+    pieces = [Piece(plans.candidates, plans.candidates, plans)] if isinstance(plans, Plan) else plans
     inputs = tuple(
         InputInfo(item.name, tuple(item.shape[1:]) if item.shape else None, item.dtype) for item in captured.inputs
     )
@@ -140,12 +151,26 @@ def build(captured: CapturedModel, roles: Sequence[InputRole], plan: Plan) -> Ra
         captured.call,
         captured.out_spec,
         captured.output_constants,
-        plan.candidates,
-        plan.policy.name,
+        tuple(Range(piece.first, piece.last, piece.plan.policy.name) for piece in pieces),
     )
-    ranker = Ranker(stages, interface, {weight.name: weight.tensor for weight in captured.weights})
-    ranker.attach(captured, plan)
+    used = [piece.plan for piece in pieces]
+    ranker = Ranker(_stages(used), interface, {weight.name: weight.tensor for weight in captured.weights})
+    ranker.attach(captured, used)
     return ranker
+
+
+def _stages(plans: Sequence[Plan]) -> list[Stages]:
+    """The stages of plans, of which several become one program: what they have in common is kept once."""
+    if len(plans) == 1:
+        (plan,) = plans
+        return [split(plan.exprs, plan.outputs, plan.workspace.program.constants)]
+    program, names = Program(), Names()
+    found: list[Stages] = []
+    for plan in reversed(plans):  # in which order a saved ranker is read, too
+        own = program.adopt(plan.exprs, plan.workspace.program.constants)
+        outputs = [own[expr.serial] for expr in plan.outputs]
+        found.insert(0, split(reachable(outputs), outputs, program.constants, names))
+    return found
 
 
 def _require_target(roles: Sequence[InputRole]) -> None:
@@ -162,7 +187,7 @@ def _listed(selectors: Selectors) -> Sequence[str]:
 
 
 def _by_examples(
-    model: Program, context: Mapping[str, Any], target: Mapping[str, Any]
+    model: TorchModel, context: Mapping[str, Any], target: Mapping[str, Any]
 ) -> tuple[CapturedModel, tuple[InputRole, ...]]:
     """Roles and rows from a request: context tensors [1, ...] are repeated for the target rows."""
     rows = _rows(target)

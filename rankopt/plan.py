@@ -101,16 +101,17 @@ def alternatives(
     passes: Collection[str] | None = None,
     profile: Profile = DEFAULT,
     policies: Sequence[Policy] = POLICIES,
+    refined: int = REFINED,
 ) -> list[Plan]:
     """The plans of all policies, the cheapest first; of equals, the one listed first.
 
-    A plan that rewrites stands behind the unchanged one unless it is cheaper beyond the profile's doubt. The two
-    cheapest are tried again in other forms, with the parts of their values kept apart and stacked outermost, and each
-    form with the layouts that its readers want.
+    A plan that rewrites stands behind the unchanged one unless it is cheaper beyond the profile's doubt. The
+    cheapest, `refined` of them, are tried again in other forms, with the parts of their values kept apart and stacked
+    outermost, and each form with the layouts that its readers want.
     """
     plans = [interpret(captured, roles, candidates, policy, passes, profile) for policy in policies]
     distinct = {round(plan.time): plan for plan in plans if plan.policy.rewrites}
-    for plan in sorted(distinct.values(), key=lambda plan: plan.time)[:REFINED]:
+    for plan in sorted(distinct.values(), key=lambda plan: plan.time)[:refined]:
         forms = [plan, *(interpret(captured, roles, candidates, p, passes, profile) for p in other_forms(plan.policy))]
         wanted = [(form.policy, form.workspace.layouts.better(profile)) for form in forms]
         plans.extend(forms[1:])

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
@@ -94,6 +94,17 @@ def operands(value: Any) -> Iterator[Expr]:
             yield from operands(item)
 
 
+def replaced(value: Any, by: Mapping[int, Expr]) -> Any:
+    """An argument, however nested, with other expressions in it, given by the serials of its own."""
+    if isinstance(value, Expr):
+        return by[value.serial]
+    if isinstance(value, tuple | list):
+        return type(value)(replaced(item, by) for item in value)
+    if isinstance(value, dict):
+        return {name: replaced(item, by) for name, item in value.items()}
+    return value
+
+
 def _key(value: Any) -> Any:
     """A hashable stand-in for an argument: 1, 1.0 and True differ, and so do -0.0 and 0.0."""
     if isinstance(value, Expr):
@@ -151,6 +162,21 @@ class Program:
         if dtype == torch.float64:
             return exact
         return self.call(aten._to_copy.default, exact, shape=(), out=dtype, dtype=dtype)
+
+    def adopt(self, exprs: Iterable[Expr], constants: Mapping[str, torch.Tensor]) -> dict[int, Expr]:
+        """The expressions of another program, which are in order, in this one; by their serials there.
+
+        What two programs have in common is one expression here.
+        """
+        own: dict[int, Expr] = {}
+        for expr in exprs:
+            self.origin = expr.origin
+            if expr.target is Leaf.CONSTANT:
+                own[expr.serial] = self.constant(constants[expr.args[0]])
+                continue
+            args, kwargs = replaced((expr.args, expr.kwargs), own)
+            own[expr.serial] = self._make(expr.target, args, kwargs, expr.shape, expr.dtype, expr.stage, expr.inputs)
+        return own
 
     # -------------------------------------------------------------------------------------------------- calls
 

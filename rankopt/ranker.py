@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,12 +43,13 @@ if TYPE_CHECKING:
 class Ranker(nn.Module):
     """A rewritten ranker. Made by `rankopt.optimize` or `rankopt.load`."""
 
-    def __init__(self, stages: Stages, interface: Interface, weights: Mapping[str, Tensor]) -> None:
+    def __init__(self, plans: Sequence[Stages], interface: Interface, weights: Mapping[str, Tensor]) -> None:
+        """`plans`: the stages of the plan for each of the interface's ranges, made with the same `stages.Names`."""
         super().__init__()
-        self.stages = stages
+        self.stages = plans[-1]
+        """Of the plan for the largest numbers of candidates."""
         self.interface = interface
-        sources = [self._register(source.name, source.is_constant, weights) for source in stages.sources]
-        self._variant = Variant(stages, self, sources)
+        self._variants = [Variant(stages, self, self._register(stages, weights), self.refresh) for stages in plans]
         self.inputs = Inputs(interface)
         self.report: Report | None = None
         """What was saved, what was not, and why. None for a ranker that was loaded without its report."""
@@ -55,7 +57,7 @@ class Ranker(nn.Module):
         """Rows [R, ...] by input that show the range of each: what requests are drawn from. Empty where unknown."""
         self.fixed: Mapping[str, str] = {}
         """Indices and masks of the model, which the graph was specialised for: their names and fingerprints."""
-        self._origin: tuple[CapturedModel, Plan] | None = None
+        self._origin: tuple[CapturedModel, Sequence[Plan]] | None = None
         self._many: Many | None = None
         self.eval()
         self.refresh()
@@ -78,29 +80,59 @@ class Ranker(nn.Module):
 
         Raises InputError for a missing or unknown input, a wrong type, shape, device or number of rows.
         """
-        variant, prepared = self._variant, self._variant.prepared()
-        state = variant.run_context(prepared, self._flat(context, Role.CONTEXT))
-        outputs = variant.run_candidates(prepared, state, self._flat(target, Role.TARGET))
+        shared, own = self._flat(context, Role.CONTEXT), self._flat(target, Role.TARGET)
+        variant = self._variants[self.interface.place(self._rows(own))]
+        prepared = variant.prepared()
+        outputs = variant.run_candidates(prepared, variant.run_context(prepared, shared), own)
         return self.interface.unflatten_output(outputs)
 
-    def context_stage(self, context: Mapping[str, Any]) -> State:
-        """Everything that does not depend on the candidates, by name. See `forward` for the arguments."""
-        return self._variant.run_context(self.prepared(), self._flat(context, Role.CONTEXT))
+    def context_stage(self, context: Mapping[str, Any], candidates: int | None = None) -> State:
+        """Everything that does not depend on the candidates, by name. See `forward` for the arguments.
+
+        A ranker with several plans returns the state of the one for this number of `candidates`; by default of the one
+        for the largest. Any number of candidates may follow: the scores are the same, the speed may not be.
+        """
+        variant = self._variants[-1 if candidates is None else self.interface.place(candidates)]
+        return variant.run_context(variant.prepared(), self._flat(context, Role.CONTEXT))
 
     def candidate_stage(self, state: Mapping[str, Tensor], target: Mapping[str, Any]) -> Any:
         """Scores, given the state of the request. Raises StageError when `state` is not of this ranker."""
-        expected = {tensor.name for tensor in self.stages.state}
-        if set(state) != expected:
-            missing, unknown = sorted(expected - set(state)), sorted(set(state) - expected)
-            raise StageError(
-                f"the state is not one of this ranker: missing {missing}, unknown {unknown}.\n"
-                "  fix: pass what context_stage of this very ranker returned"
-            )
         return self.interface.unflatten_output(self.outputs(state, target))
 
     def outputs(self, state: Mapping[str, Tensor], target: Mapping[str, Any]) -> tuple[Tensor, ...]:
-        """The tensors of the output as a flat tuple, in the order of the original's."""
-        return self._variant.run_candidates(self.prepared(), state, self._flat(target, Role.TARGET))
+        """The tensors of the output as a flat tuple, in the order of the original's. See `candidate_stage`."""
+        variant = self._of_state(state)
+        prepared = variant.prepared()
+        return variant.run_candidates(prepared, state, self._flat(target, Role.TARGET))
+
+    def _of_state(self, state: Mapping[str, Tensor]) -> Variant:
+        """The plan that a state was made by; of several with the same state, any."""
+        for variant in reversed(self._variants):
+            if set(state) == variant.expected:
+                return variant
+        expected = self._variants[-1].expected
+        missing, unknown = sorted(expected - set(state)), sorted(set(state) - expected)
+        raise StageError(
+            f"the state is not one of this ranker: missing {missing}, unknown {unknown}.\n"
+            "  fix: pass what context_stage of this very ranker returned"
+        )
+
+    def _rows(self, target: Mapping[str, Tensor]) -> int:
+        """The number of candidates."""
+        return next((tensor.shape[0] for tensor in target.values() if tensor.ndim), 0)
+
+    def at(self, candidates: int) -> Ranker:
+        """The ranker with one plan alone, the one for a number of candidates. The tensors are shared."""
+        if len(self._variants) == 1:
+            return self
+        place = self.interface.place(candidates)
+        interface = replace(self.interface, ranges=self.interface.ranges[place : place + 1])
+        ranker = Ranker([self._variants[place].stages], interface, self.weights())
+        ranker.report, ranker.examples, ranker.fixed = self.report, self.examples, self.fixed
+        if self._origin is not None:
+            captured, plans = self._origin
+            ranker._origin = captured, plans[place : place + 1]
+        return ranker
 
     @property
     def many(self) -> Many:
@@ -113,8 +145,8 @@ class Ranker(nn.Module):
 
     @property
     def variant(self) -> Variant:
-        """The plan that is run."""
-        return self._variant
+        """The plan for the largest numbers of candidates."""
+        return self._variants[-1]
 
     def from_rows(self, *args: Any, check_context: bool = False, **kwargs: Any) -> Any:
         """Drop-in for the original call on tiled rows: the context is read off the first row.
@@ -133,17 +165,17 @@ class Ranker(nn.Module):
         values += [request.target[name] for name in self.stages.target_inputs]
         return dict(zip(names, values, strict=True))
 
-    def attach(self, captured: CapturedModel, plan: Plan) -> None:
+    def attach(self, captured: CapturedModel, plans: Sequence[Plan]) -> None:
         """Remembers what the ranker was made of, for `verify`."""
-        self._origin = captured, plan
+        self._origin = captured, plans
         self.examples = captured.examples
         known = [w for w in captured.weights if w.name in captured.numbers or not w.tensor.dtype.is_floating_point]
         self.fixed = {weight.name: fingerprint({weight.name: weight.tensor}) for weight in known}
 
     @property
     def origin(self) -> tuple[CapturedModel, Plan] | None:
-        """The captured model and the plan; None for a ranker that was loaded."""
-        return self._origin
+        """The captured model and the plan for the largest numbers; None for a ranker that was loaded."""
+        return None if self._origin is None else (self._origin[0], self._origin[1][-1])
 
     def verify(
         self,
@@ -157,7 +189,8 @@ class Ranker(nn.Module):
 
         Args:
             requests: given requests, or how many to draw per number of candidates.
-            candidates: numbers of candidates of the requests that are drawn; several by default.
+            candidates: numbers of candidates of the requests that are drawn; several by default, among them one that
+                every plan serves.
             model: the original, for a ranker that was loaded, or another model to compare with.
             example_inputs: rows with which to call `model`, as for `optimize`; an ExportedProgram needs none.
             seed: of the drawing.
@@ -166,13 +199,13 @@ class Ranker(nn.Module):
         """
         from rankopt import verify  # which is written in terms of rankers
 
-        captured, plan = self._original(model, example_inputs)
-        numbers = verify.CANDIDATES if candidates is None else candidates
-        return verify.verify(captured, self, requests, numbers, seed, plan)
+        captured, plans = self._original(model, example_inputs)
+        numbers = verify.numbers(self.interface) if candidates is None else candidates
+        return verify.verify(captured, self, requests, numbers, seed, plans)
 
     def _original(
         self, model: nn.Module | ExportedProgram | None, example_inputs: Any
-    ) -> tuple[CapturedModel, Plan | None]:
+    ) -> tuple[CapturedModel, Sequence[Plan]]:
         if model is None and self._origin is not None:
             return self._origin
         if model is None:
@@ -185,7 +218,7 @@ class Ranker(nn.Module):
             InputInfo(item.name, tuple(item.shape[1:]) if item.shape else None, item.dtype) for item in captured.inputs
         ]
         require_same(self.interface, found)
-        return captured, None
+        return captured, ()
 
     def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> None:
         """Writes the ranker to a .pt2 file, whole or not at all; `rankopt.load` reads it. See `rankopt.saved`.
@@ -205,6 +238,7 @@ class Ranker(nn.Module):
         overwrite: bool = False,
         example_inputs: Any = None,
         single_file: int | None = None,
+        candidates: int | None = None,
     ) -> Export:
         """Writes what a serving stack runs without rankopt: `.onnx`, `.aoti.pt2` or `.pt2`, by the ending of `path`.
 
@@ -218,6 +252,7 @@ class Ranker(nn.Module):
             example_inputs: rows, as for `optimize`, that show the ranges to draw requests from; the ranker's own by
                 default.
             single_file: bytes of weights up to which an ONNX model is one file; beyond, they lie in NAME.onnx.data.
+            candidates: which of several plans to write: the one for this number; by default for the largest.
 
         Raises OutputError for an unknown ending or a file in the way, ExportError where the format lacks something,
         VerificationError where what was written gives other scores. See `rankopt.artefacts`.
@@ -226,7 +261,8 @@ class Ranker(nn.Module):
 
         limit = {} if single_file is None else {"single_file": single_file}
         given = writing.Order(Path(path), stages, writing.signature_of(signature), **limit)
-        return writing.export(self, given, overwrite, example_inputs)
+        ranker = self.at(self.interface.candidates if candidates is None else candidates)
+        return writing.export(ranker, given, overwrite, example_inputs)
 
     # -------------------------------------------------------------------------------------------------- inputs
 
@@ -234,13 +270,15 @@ class Ranker(nn.Module):
         """Inputs by path, checked."""
         if torch.compiler.is_compiling():
             return flatten(inputs)
-        return self.inputs.checked(role, inputs, self._variant.device)
+        return self.inputs.checked(role, inputs, self.variant.device)
 
     # -------------------------------------------------------------------------------------------------- weights
 
     def refresh(self) -> None:
         """Runs the weight stage again. Called on its own when a parameter has changed, or moved."""
-        self._variant.refresh()
+        known: dict[str, Tensor] = {}
+        for variant in self._variants:
+            variant.refresh(known)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Ranker:
         super()._apply(fn, recurse)
@@ -253,9 +291,9 @@ class Ranker(nn.Module):
         Raises StageError where a weight is missing or has another shape, or where an index or a mask differs: laws look
         into those, so other values are another program.
         """
-        names = [source.name for source in self.stages.sources if not source.is_constant]
+        own = self.weights()
+        names = list(own)
         missing = [name for name in names if name not in state_dict]
-        own = {name: self.get_parameter_or_buffer(name) for name in names}
         wrong = [n for n in names if n in state_dict and state_dict[n].shape != own[n].shape]
         if missing or wrong:
             raise StageError(
@@ -275,18 +313,19 @@ class Ranker(nn.Module):
 
     def weights(self) -> dict[str, Tensor]:
         """The tensors of the model that the ranker reads, by their names in the model."""
-        names = [source.name for source in self.stages.sources if not source.is_constant]
-        return {name: self.get_parameter_or_buffer(name) for name in names}
+        sources = [source for variant in reversed(self._variants) for source in variant.stages.sources]
+        return {source.name: get_tensor(self, source.name) for source in sources if not source.is_constant}
 
     def constants(self) -> dict[str, Tensor]:
         """The tensors that the compiler made, such as indices, by their names in the ranker."""
-        names = [f"_{source.name}" for source in self.stages.sources if source.is_constant]
+        sources = [source for variant in reversed(self._variants) for source in variant.stages.sources]
+        names = [f"_{source.name}" for source in sources if source.is_constant]
         return {name: get_tensor(self, name) for name in names}
 
     @property
     def source_names(self) -> Sequence[str]:
         """The names of all arguments of the weight stage, in its order: of `weights()` and of `constants()`."""
-        return self._variant.sources
+        return self._variants[-1].sources
 
     def get_parameter_or_buffer(self, name: str) -> Tensor:
         """A weight by the name that it has in the original model."""
@@ -294,12 +333,15 @@ class Ranker(nn.Module):
 
     def prepared(self) -> Sequence[Tensor]:
         """The results of the weight stage, in the order of `stages.prepared`."""
-        return self._variant.prepared()
+        return self._variants[-1].prepared()
 
-    def _register(self, name: str, is_constant: bool, weights: Mapping[str, Tensor]) -> str:
-        """Puts a tensor where the original model has it; the compiler's own are no part of the state dict."""
-        if is_constant:
-            put_tensor(self, f"_{name}", self.stages.constants[name], persistent=False)
-            return f"_{name}"
-        put_tensor(self, name, weights[name])
-        return name
+    def _register(self, stages: Stages, weights: Mapping[str, Tensor]) -> list[str]:
+        """Puts tensors where the original model has them; the compiler's own are no part of the state dict."""
+        names: list[str] = []
+        for name, is_constant in ((source.name, source.is_constant) for source in stages.sources):
+            names.append(f"_{name}" if is_constant else name)
+            if is_constant:
+                put_tensor(self, names[-1], stages.constants[name], persistent=False)
+            else:
+                put_tensor(self, name, weights[name])
+        return names

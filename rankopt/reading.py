@@ -35,33 +35,48 @@ class Reading:
     constants: Mapping[str, Tensor]
     weights: Mapping[str, Tensor]
     """The model's tensors by their names in the model."""
+    program: Program
+    tensors: Mapping[str, Expr]
+    """The weights and constants, by their names in the graph."""
 
 
-def read(program: ExportedProgram, context: Sequence[str], target: Sequence[str], constants: Sequence[str]) -> Reading:
-    """The expressions of an exported ranker.
+Inputs = Sequence[tuple[str, Stage]]
+"""Names and stages of the inputs of a graph, in its order."""
 
-    Args:
-        program: called with the context inputs, then the target inputs.
-        context, target: their names, in that order.
-        constants: the buffers that are the compiler's and not the model's.
+
+def inputs_of(context: Sequence[str], target: Sequence[str]) -> Inputs:
+    """The inputs of an exported ranker: those of the context, then those of the target."""
+    return [(name, Stage.CONTEXT) for name in context] + [(name, Stage.CANDIDATE) for name in target]
+
+
+def read(program: ExportedProgram, inputs: Inputs, constants: Sequence[str]) -> Reading:
+    """The expressions of an exported ranker, of whose buffers `constants` are the compiler's and not the model's.
 
     Raises FormatError where the graph is not one that a ranker was saved as.
     """
-    return _Reader(program, context, target, constants).read()
+    return _Reader(program, inputs, set(constants), Program(), {}).read()
+
+
+def read_plan(program: ExportedProgram, inputs: Inputs, tensors: Sequence[str], first: Reading) -> Reading:
+    """The expressions of another plan, which takes `tensors` of the ranker that was read first, then the inputs."""
+    taken = [(name, Stage.WEIGHT) for name in tensors]
+    return _Reader(program, [*taken, *inputs], set(), first.program, dict(first.tensors)).read()
 
 
 class _Reader:
     def __init__(
         self,
-        program: ExportedProgram,
-        context: Sequence[str],
-        target: Sequence[str],
-        constants: Sequence[str],
+        exported: ExportedProgram,
+        inputs: Inputs,
+        constants: set[str],
+        program: Program,
+        tensors: dict[str, Expr],
     ) -> None:
-        self.exported = program
-        self.inputs = [(name, Stage.CONTEXT) for name in context] + [(name, Stage.CANDIDATE) for name in target]
-        self.constants = set(constants)
-        self.program = Program()
+        self.exported = exported
+        self.inputs = inputs
+        self.constants = constants
+        self.program = program
+        self.tensors = tensors
         self.rows = sympy.Symbol("no_candidates")
         self.weights: dict[str, Tensor] = {}
 
@@ -75,7 +90,8 @@ class _Reader:
                 outputs = [env[item] for item in node.args[0] if isinstance(item, fx.Node)]
             elif node.op == "call_function" and "val" in node.meta:  # what has no value is an assertion
                 env[node] = self._call(node, env)
-        return Reading(reachable(outputs), outputs, self.program.constants, self.weights)
+        constants = self.program.constants
+        return Reading(reachable(outputs), outputs, constants, self.weights, self.program, self.tensors)
 
     def _leaves(self, env: dict[fx.Node, Expr]) -> None:
         nodes = {node.name: node for node in self.exported.graph.find_nodes(op="placeholder")}
@@ -90,9 +106,12 @@ class _Reader:
         self._find_rows(given)
         for spec in specs:
             if spec.kind is not InputKind.USER_INPUT and spec.target is not None:
-                env[nodes[spec.arg.name]] = self._weight(spec.target, tensors[spec.target])
+                env[nodes[spec.arg.name]] = self.tensors[spec.target] = self._weight(spec.target, tensors[spec.target])
         for node, (name, stage) in zip(given, self.inputs, strict=True):
             value = node.meta["val"]
+            if stage is Stage.WEIGHT:
+                env[node] = self.tensors[name]
+                continue
             env[node] = self.program.input(name, self._shape(value), value.dtype, stage)
 
     def _find_rows(self, given: Sequence[fx.Node]) -> None:

@@ -71,8 +71,17 @@ class Stages:
     target_inputs: tuple[str, ...]
 
 
-def split(exprs: Sequence[Expr], outputs: Sequence[Expr], constants: Mapping[str, torch.Tensor]) -> Stages:
-    """The stages of a program: `exprs` in order, of which `outputs` are the results."""
+def split(
+    exprs: Sequence[Expr],
+    outputs: Sequence[Expr],
+    constants: Mapping[str, torch.Tensor],
+    names: Names | None = None,
+) -> Stages:
+    """The stages of a program: `exprs` in order, of which `outputs` are the results.
+
+    With the same `names`, tensors in the stages of several plans of one program have the same name where they are the
+    same expression, and nowhere else.
+    """
     state = _boundary(exprs, outputs)
     context = _closure(state, Stage.CONTEXT)
     candidate = _closure(outputs, Stage.CANDIDATE, stop={expr.serial for expr in state})
@@ -80,7 +89,7 @@ def split(exprs: Sequence[Expr], outputs: Sequence[Expr], constants: Mapping[str
     prepared = sorted(used[0] | used[1], key=lambda expr: expr.serial)
     weight = _closure(prepared, Stage.WEIGHT)
 
-    names = _Names()
+    names = names or Names()
     sources = {names.of(e, "p"): e for e in weight if isinstance(e.target, Leaf)}
     prepared_names = {names.of(e, "weight"): e for e in prepared}
     state_names = {names.of(e, "state"): e for e in state}
@@ -138,21 +147,25 @@ def _plain(name: str) -> str:
     return re.sub(r"\W", "_", name)
 
 
-class _Names:
+class Names:
     """Unique names after the nodes of the model."""
 
     def __init__(self) -> None:
-        self._used: set[str] = set()
+        self._given: dict[tuple[int, str], str] = {}
+        self._used: dict[str, int] = {}
 
     def of(self, expr: Expr, kind: str) -> str:
-        """A name for `expr`."""
+        """The name of `expr`."""
+        known = self._given.get((expr.serial, kind))
+        if known is not None:
+            return known
         source = str(expr.args[0]) if isinstance(expr.target, Leaf) else expr.origin.node
         base = name = f"{kind}_{_plain(source)}"
-        count = 0
         while name in self._used:
-            count += 1
-            name = f"{base}_{count}"
-        self._used.add(name)
+            self._used[base] += 1
+            name = f"{base}_{self._used[base]}"
+        self._used.setdefault(name, 0)
+        self._given[expr.serial, kind] = name
         return name
 
 

@@ -7,7 +7,7 @@ original parameters.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -21,12 +21,18 @@ State = dict[str, Tensor]
 
 
 class Variant:
-    """The stages of one plan over the tensors of `owner`, of which `sources` are the names."""
+    """The stages of one plan over the tensors of `owner`, of which `sources` are the names.
 
-    def __init__(self, stages: Stages, owner: nn.Module, sources: Sequence[str]) -> None:
+    `renew` refreshes all plans of the owner; it is called when a tensor has changed.
+    """
+
+    def __init__(self, stages: Stages, owner: nn.Module, sources: Sequence[str], renew: Callable[[], None]) -> None:
         self.stages = stages
         self.sources = sources
         self._owner = owner
+        self._renew = renew
+        self.expected = {tensor.name for tensor in stages.state}
+        """The names in a state of this plan."""
         self._eager = (eager(stages.context_stage), eager(stages.candidate_stage))
         self._tensors: list[Tensor] = []
         self._prepared: list[Tensor] = []
@@ -63,15 +69,16 @@ class Variant:
             prepared: Sequence[Tensor] = self.stages.weight_stage(*self._tensors)
             return prepared
         if not torch.compiler.is_compiling() and self._version != self._current_version():
-            self.refresh()
+            self._renew()
         return self._prepared
 
-    def refresh(self) -> None:
-        """Runs the weight stage again."""
+    def refresh(self, known: dict[str, Tensor]) -> None:
+        """Runs the weight stage again. What is known by its name, from other plans, is the same tensor in this one."""
         self._tensors = [get_tensor(self._owner, name) for name in self.sources]
         with torch.no_grad():
             prepared = self.stages.weight_stage(*self._tensors)
-        self._prepared = [tensor.detach() for tensor in prepared]
+        named = zip(self.stages.prepared, prepared, strict=True)
+        self._prepared = [known.setdefault(name, tensor.detach()) for name, tensor in named]
         self._watched = self._read_by_derived()
         self._version = self._current_version()
 

@@ -16,6 +16,7 @@ from rankopt.capture import CapturedModel
 from rankopt.emit import emit
 from rankopt.errors import VerificationError
 from rankopt.float64 import run_float64
+from rankopt.interface import Interface
 from rankopt.materialise import to_tensor
 from rankopt.plan import Plan
 from rankopt.program import Expr, Leaf, Stage, reachable
@@ -27,13 +28,19 @@ CANDIDATES = (1, 2, 37, 300)
 """Numbers of candidates at which a ranker is verified unless told otherwise."""
 
 
+def numbers(interface: Interface, usual: Sequence[int] = CANDIDATES) -> tuple[int, ...]:
+    """The usual numbers of candidates, and for every plan that serves none of them the smallest that it serves."""
+    places = {interface.place(n) for n in usual}
+    return (*usual, *(span.first for i, span in enumerate(interface.ranges) if i not in places))
+
+
 def verify(
     captured: CapturedModel,
     ranker: Ranker,
     requests: Sequence[Request] | int = 1,
     candidates: Sequence[int] = CANDIDATES,
     seed: int = 0,
-    plan: Plan | None = None,
+    plans: Sequence[Plan] = (),
 ) -> Verification:
     """Compares `ranker` with the model that `captured` holds.
 
@@ -43,19 +50,23 @@ def verify(
         requests: given requests, or how many to draw per number of candidates, in the ranges of the examples.
         candidates: numbers of candidates of the requests that are drawn.
         seed: of the drawing.
-        plan: the plan that the ranker was made of, to find the first diverging node.
+        plans: those that the ranker was made of, to find the first diverging node.
     """
     roles = ranker.interface.roles
     if isinstance(requests, int):
         generator = torch.Generator().manual_seed(seed)
         requests = [draw_request(roles, captured.examples, n, generator) for n in candidates for _ in range(requests)]
+    alone = {ranker.interface.place(n): ranker.at(n) for n in (request.candidates for request in requests)}
     if not requests:
         raise VerificationError("no request to verify with.\n  fix: pass at least one")
-    agreements = [_compare(captured, ranker, request) for request in requests]
+    agreements = [
+        _compare(captured, alone[ranker.interface.place(request.candidates)], request) for request in requests
+    ]
     worst = next((i for i, a in enumerate(agreements) if not a.identical()), len(requests) - 1)
     whole = Agreement.over(agreements)
     divergence = None
-    if plan is not None and not whole.identical():
+    if plans and not whole.identical():
+        plan = plans[ranker.interface.place(requests[worst].candidates)]
         divergence = first_divergence(captured, plan, requests[worst], tile(roles, requests[worst]))
     return Verification(whole, tuple(r.candidates for r in requests), divergence, requests[worst])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from enum import Enum
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -17,9 +17,13 @@ def encode(facts: Any) -> dict[str, Any]:
 
 
 def decode(kind: type[T], data: dict[str, Any]) -> T:
-    """The dataclass `kind` that was encoded. Raises KeyError, TypeError or ValueError for other data."""
+    """The dataclass `kind` that was encoded, before it had some of its fields maybe, which then have their defaults.
+
+    Raises KeyError, TypeError or ValueError for other data.
+    """
     hints = get_type_hints(kind)
-    values = {field.name: _decode(hints[field.name], data[field.name]) for field in fields(kind)}  # type: ignore[arg-type]
+    known = [field for field in fields(kind) if field.name in data or field.default is MISSING]  # type: ignore[arg-type]
+    values = {field.name: _decode(hints[field.name], data[field.name]) for field in known}
     return kind(**values)
 
 

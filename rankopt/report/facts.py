@@ -10,6 +10,7 @@ from torch import fx
 
 from rankopt.capture import CapturedModel
 from rankopt.cost import Flops
+from rankopt.envelope import Piece, break_even
 from rankopt.interpreter import Decision
 from rankopt.labels import Label, Rank
 from rankopt.passes import NAMES
@@ -23,6 +24,7 @@ from rankopt.report.tree import (
     Figure,
     NodeFacts,
     PolicyFacts,
+    RangeFacts,
     RefusalFacts,
     Report,
     StateTensor,
@@ -30,6 +32,7 @@ from rankopt.report.tree import (
 )
 from rankopt.selectors import InputRole
 from rankopt.stages import Stages
+from rankopt.timing import total_time
 from rankopt.verification import Verification
 
 __all__ = ["Report", "build_report"]
@@ -41,23 +44,26 @@ OTHER = "left as it is"
 def build_report(
     captured: CapturedModel,
     roles: Sequence[InputRole],
-    plan: Plan,
+    pieces: Sequence[Piece],
     plans: Sequence[Plan],
+    dropped: Sequence[Plan],
     unshared: Plan,
     stages: Stages,
     verification: Verification | None,
 ) -> Report:
-    """The facts about `plan`, the one chosen of `plans`.
+    """The facts about the last of `pieces`, which were chosen of `plans`, and how the others share the range.
 
     Args:
         captured: the model.
         roles: of its inputs, in their order.
-        plan: the program that is served.
+        pieces: the programs that are served, and the numbers of candidates of each.
         plans: all that were tried, the cheapest first; the unchanged one is among them.
+        dropped: those of which the scores differed.
         unshared: the rewriting without any sharing.
-        stages: of `plan`.
+        stages: of the last of `pieces`.
         verification: the comparison with the original, if there was one.
     """
+    plan = pieces[-1].plan
     before = next(tried for tried in plans if tried.policy.unchanged)
     # A plan that rewrites nothing looks into nothing: what the best rewriting found out is what is known of the nodes.
     looked = plan if plan.policy.rewrites else next(tried for tried in plans if tried.policy.rewrites)
@@ -66,7 +72,7 @@ def build_report(
     return Report(
         candidates=plan.candidates,
         policy=plan.policy.name,
-        unchanged=_why_unchanged(plan, plans),
+        unchanged=_why_unchanged(plan, plans, dropped),
         before=_figure(before),
         unshared=_figure(unshared),
         after=_figure(plan),
@@ -74,7 +80,9 @@ def build_report(
             StateTensor(tensor.name, tensor.shape, str(tensor.dtype).removeprefix("torch."), tensor.bytes)
             for tensor in stages.state
         ),
-        policies=_policies(plan, plans),
+        policies=_policies(plans, pieces, dropped),
+        ranges=tuple(_range(piece, before) for piece in pieces),
+        break_even=None if plan.policy.unchanged else break_even(plan, before),
         nodes=nodes,
         families=_families(nodes, work),
         refusals=_refusals(captured, roles, looked, work),
@@ -87,19 +95,35 @@ def _figure(plan: Plan) -> Figure:
     return Figure(plan.flops, plan.time)
 
 
-def _policies(plan: Plan, plans: Sequence[Plan]) -> tuple[PolicyFacts, ...]:
-    chosen = next(i for i, tried in enumerate(plans) if tried is plan)
+def _policies(plans: Sequence[Plan], pieces: Sequence[Piece], dropped: Sequence[Plan]) -> tuple[PolicyFacts, ...]:
     return tuple(
-        PolicyFacts(tried.policy.name, _figure(tried), chosen=i == chosen, dropped=i < chosen)
-        for i, tried in enumerate(plans)
+        PolicyFacts(
+            tried.policy.name,
+            _figure(tried),
+            chosen=any(tried is piece.plan for piece in pieces),
+            dropped=any(tried is other for other in dropped),
+        )
+        for tried in plans
     )
 
 
-def _why_unchanged(plan: Plan, plans: Sequence[Plan]) -> str:
+def _range(piece: Piece, before: Plan) -> RangeFacts:
+    ends = tuple(
+        (
+            total_time(before.exprs, n, before.workspace.profile),
+            total_time(piece.plan.exprs, n, before.workspace.profile),
+        )
+        for n in (piece.first, piece.last)
+    )
+    (before_first, first), (before_last, last) = ends
+    return RangeFacts(piece.first, piece.last, piece.plan.policy.name, (before_first, before_last), (first, last))
+
+
+def _why_unchanged(plan: Plan, plans: Sequence[Plan], dropped: Sequence[Plan]) -> str:
     if not plan.policy.unchanged:
         return ""
     best = next(tried for tried in plans if tried.policy.rewrites)
-    if plans[0] is not plan:
+    if dropped:
         return "the rewritten programs did not give the scores of the model"
     old, new = (words.joined(tried.flops).at(plan.candidates) for tried in (plan, best))
     if new >= old:

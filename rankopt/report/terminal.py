@@ -31,6 +31,8 @@ def render(report: Report, console: Console, *, nodes: bool = False) -> None:
     if report.verification is not None:
         _paragraph(console, str(report.verification), "" if report.verification.identical else "red")
     _section(console, f"FLOPs per request at {report.candidates:,} candidates", _figures(report))
+    if len(report.ranges) > 1:
+        _section(console, "Plans by the number of candidates", _ranges(report))
     if not report.unchanged:
         _section(console, "By pass", _families(report))
     if nodes:
@@ -84,6 +86,19 @@ def _figure(figure: Figure, candidates: int) -> Iterable[str]:
     flops = figure.flops
     numbers = (flops.once, flops.each, flops.at(candidates), flops.elementwise_at(candidates))
     return (*(words.quantity(number) for number in numbers), words.duration(figure.time))
+
+
+def _ranges(report: Report) -> Table:
+    table = _table("candidates", "plan", "est. time", "before")
+    for served in report.ranges:
+        numbers = f"{served.first:,}" if served.first == served.last else f"{served.first:,}-{served.last:,}"
+        _row(table, numbers, served.policy, _ends(served.after), _ends(served.before))
+    return table
+
+
+def _ends(times: Sequence[float]) -> str:
+    first, last = map(words.duration, times)
+    return first if first == last else f"{first} .. {last.removeprefix('~')}"
 
 
 def _families(report: Report) -> Table:

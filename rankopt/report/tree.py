@@ -46,12 +46,26 @@ class StateTensor:
 
 @dataclass(frozen=True, slots=True)
 class PolicyFacts:
-    """A policy that was tried. `dropped`: cheaper than the chosen one, but with other scores."""
+    """A policy that was tried. `dropped`: it was to be chosen, but gave other scores."""
 
     name: str
     figure: Figure
     chosen: bool
     dropped: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RangeFacts:
+    """A plan that is served, and the numbers of candidates that it is served for.
+
+    `before` and `after` are estimated nanoseconds of a request, of the model and of the plan, at both ends.
+    """
+
+    first: int
+    last: int
+    policy: str
+    before: tuple[float, float]
+    after: tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +179,10 @@ class Report:
     refusals: tuple[RefusalFacts, ...]
     verification: VerificationFacts | None
     notes: tuple[str, ...]
+    ranges: tuple[RangeFacts, ...] = ()
+    """The plans that are served, in ascending order of the numbers of candidates; all else is about the last."""
+    break_even: int | None = None
+    """The number of candidates from which on it is estimated to be faster than the model; None if it never is."""
     version: int = VERSION
 
     @property

@@ -39,6 +39,21 @@ def test_verification_can_be_left_out(run, model: Path, tmp_path: Path) -> None:
     assert "identical" not in result.stdout
 
 
+def test_a_range_of_candidates_keeps_several_plans(run, model: Path, tmp_path: Path) -> None:
+    ranker, fast = tmp_path / "ranker.pt2", tmp_path / "fast.onnx"
+    arguments = ("--context", "user_*,x[:, [0, 2]]", "--candidates", "1-20000")
+    result = run("optimize", model, *arguments, "-o", ranker)
+    assert result.exit_code == 0, result.output
+    assert "Plans by the number of candidates" in result.stdout
+    assert len(rankopt.load(ranker).interface.ranges) > 1
+    shown = run("show", ranker)
+    assert "a ranker for 1-20,000 candidates" in shown.stdout
+    assert "for 1-" in shown.stdout
+    result = run("export", ranker, "-o", fast, "--candidates", 1)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("ONNX Runtime: identical")
+
+
 def test_explain_writes_nothing(run, model: Path, tmp_path: Path) -> None:
     before = sorted(os.listdir(model.parent))
     result = run("explain", model, "--context", "user_*", "--nodes")

@@ -58,8 +58,8 @@ def _variant(stages, weights: dict[str, Tensor]) -> Variant:
     for source in stages.sources:
         tensor = stages.constants[source.name] if source.is_constant else weights[source.name]
         put_tensor(owner, source.name, tensor, persistent=False)
-    variant = Variant(stages, owner, [source.name for source in stages.sources])
-    variant.refresh()
+    variant = Variant(stages, owner, [source.name for source in stages.sources], renew=lambda: None)
+    variant.refresh({})
     return variant
 
 

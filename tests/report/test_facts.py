@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import rankopt
 from rankopt import cost, pipeline
 from rankopt.cost import Flops
+from rankopt.envelope import Piece
 from rankopt.errors import FormatError
 from rankopt.labels import Rank
 from rankopt.plan import alternatives, unshared
@@ -116,14 +117,15 @@ def explain(name: str) -> Report:
 
 
 def with_plan(name: str, *order: str) -> Report:
-    """The report when the plans of these policies came first, in this order; the last of them is chosen."""
+    """The report when the plans of these policies came first, in this order; all but the last were dropped."""
     model, request = CASES[name]
     captured, roles = pipeline.capture_with_roles(model().eval(), *request, None)
     found = {plan.policy.name: plan for plan in alternatives(captured, roles, N)}
     first = [found.pop(policy) for policy in order]
     plan, plans = first[-1], [*first, *found.values()]
     stages = split(plan.exprs, plan.outputs, plan.workspace.program.constants)
-    return build_report(captured, roles, plan, plans, unshared(captured, roles, N), stages, None)
+    pieces = [Piece(N, N, plan)]
+    return build_report(captured, roles, pieces, plans, first[:-1], unshared(captured, roles, N), stages, None)
 
 
 def node(report: Report, name: str) -> NodeFacts:
