@@ -1,14 +1,16 @@
-# make test | lint | demo | fuzz | sweep | bench | corpus | zoo | clean. Every target installs what it needs into .venv, once.
+# make test | lint | demo | fuzz | sweep | bench | bench-gpu | figures | corpus | zoo | clean
+# Every target installs what it needs into .venv, once.
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
 FUZZ_ARGS ?=
+BENCH_ARGS ?=
 CORPUS_ARGS ?=
 ZOO_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: test lint demo fuzz sweep bench corpus zoo clean
+.PHONY: test lint demo fuzz sweep bench bench-gpu figures corpus zoo clean
 
 test: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST_ARGS)
@@ -31,14 +33,23 @@ demo: $(VENV)/.installed-zoo
 fuzz: $(VENV)/.installed-test
 	$(BIN)/python bench/fuzz.py --programs 20000 $(FUZZ_ARGS)
 
-# Every model of the zoo through ONNX and back, of which `make test` does a few.
+# Of which `make test` does a few: every model of the zoo through ONNX and back, a slice of every benchmark.
 sweep: $(VENV)/.installed-test
-	RANKOPT_WHOLE_ZOO=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/zoo/test_onnx_models.py
+	RANKOPT_SWEEP=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/zoo/test_onnx_models.py tests/test_bench.py
 
-# Speed of the headline models and the cost of optimising them, written to bench/results/.
+# Every benchmark within a budget of time, BENCH_ARGS='--minutes 20' or an hour; a second run goes on where the first
+# stopped. Writes bench/results/, and the tables and plots of docs/benchmarks.md. Then the cost of optimising.
 bench: $(VENV)/.installed-zoo
-	$(BIN)/python bench/headline.py
+	$(BIN)/python bench/run.py $(BENCH_ARGS)
 	$(BIN)/python bench/compile_time.py
+
+# Linear compression on a GPU; says so and does nothing where there is none.
+bench-gpu: $(VENV)/.installed-zoo
+	$(BIN)/python bench/gpu/ikbo.py
+
+# The tables and plots of docs/benchmarks.md anew, from bench/results/.
+figures: $(VENV)/.installed-zoo
+	$(BIN)/python bench/page.py
 
 # Models that other people wrote, checked and timed; goes on where it was interrupted. Writes docs/corpus.md.
 corpus: $(VENV)/.installed-torchrec

@@ -1,6 +1,6 @@
 """Models of the zoo, written by torch's exporter and read back, are the files that ONNX Runtime runs.
 
-A few of them, or all of them with RANKOPT_WHOLE_ZOO=1 (`make sweep`).
+A few of them, or all of them with RANKOPT_SWEEP=1 (`make sweep`).
 """
 
 import os
@@ -20,7 +20,7 @@ from rankopt.zoo import ENTRIES, Schema
 DrawRows = Callable[..., dict[str, Tensor]]
 
 FEW = ("dlrm", "dcnv2_mix", "autoint", "mlcc", "din", "bst")
-NAMES = tuple(ENTRIES) if os.environ.get("RANKOPT_WHOLE_ZOO") else FEW
+NAMES = tuple(ENTRIES) if os.environ.get("RANKOPT_SWEEP") else FEW
 
 
 @pytest.mark.slow
