@@ -100,7 +100,7 @@ def work(
 ) -> Iterator[tuple[Experiment, Facts]]:
     """Results as they come, from so many processes; whoever stops listening stops them."""
     # spawned: a forked process would inherit the locks of torch's threads
-    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=8)
+    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
     try:
         pending = {pool.submit(what, experiment, settings): experiment for experiment in runs}
         for done in as_completed(pending):
