@@ -21,13 +21,13 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# A small DLRM trained on the bundled MovieTweetings ratings, rewritten, proven identical, and its saving shown.
+# A small DIN trained on the bundled MovieTweetings ratings, rewritten, proven identical, and its saving shown.
 demo: $(VENV)/.installed-zoo
 	mkdir -p build
-	$(BIN)/python -m rankopt.zoo train dlrm -o build/dlrm.pt2 --force
-	$(BIN)/rankopt optimize build/dlrm.pt2 --context 'features.user_id' --context 'features.hour' \
-		--context 'features.weekday' --candidates 512 -o build/dlrm_fast.pt2 --force
-	$(BIN)/rankopt verify build/dlrm.pt2 build/dlrm_fast.pt2
+	$(BIN)/python -m rankopt.zoo train din -o build/din.pt2 --force
+	$(BIN)/rankopt optimize build/din.pt2 --context 'features.user_id' --context 'features.hour' \
+		--context 'features.weekday' --context 'features.history_*' --candidates 512 -o build/din_fast.pt2 --force
+	$(BIN)/rankopt verify build/din.pt2 build/din_fast.pt2
 
 # Twenty thousand random programs beyond those that `make test` draws. FUZZ_ARGS='--seed 1' draws others.
 fuzz: $(VENV)/.installed-test
