@@ -217,6 +217,11 @@ class Interpreter(fx.Interpreter):
         args, kwargs = self._tensors((args, kwargs))
         meta = self._node.meta.get("val") if self._node else None
         if isinstance(meta, torch.Tensor):
+            if target is aten.reshape.default and args[0].shape is not None:
+                sizes = [symbolic_size(size, self.rows) for size in meta.shape]
+                known = [size for size in sizes if size is not None]
+                if len(known) == len(sizes):  # a size that is left open, as `view(0, -1)`, cannot be found without rows
+                    return self._wrap(self.w.program.view(args[0], known), meta)
             return self._wrap(self._emit(target, args, kwargs, meta), meta)
         whole = self.w.program.call(target, *args, shape=None, out=torch.float32, **kwargs)
         results: list[Value | Raw | None] = []
