@@ -213,13 +213,14 @@ def _captured(
     _, most_rows = row_range(program)
     with tracing_conditions():
         graph, program = functional_graph(program)
+        placeholders = _placeholders(program.graph, graph)
         refuse_chance(graph)
         refuse_changes_of_state(program, graph)
         keep_tensor_outputs(program, graph)
         weights = [
             Weight(
                 _weight_name(spec.target or "", tensor, names),
-                spec.arg.name,
+                placeholders[spec.arg.name],
                 tensor,
                 spec.kind is InputKind.PARAMETER,
             )
@@ -229,7 +230,7 @@ def _captured(
     refuse_unknown_sizes(graph)
     weights += [Weight(name, name, tensor, is_parameter=False) for name, tensor in indices.items()]
     inputs = [
-        ModelInput(name, placeholder, tuple(examples[name].shape), examples[name].dtype)
+        ModelInput(name, placeholders[placeholder], tuple(examples[name].shape), examples[name].dtype)
         for name, placeholder in zip(call.names, tensor_inputs(program), strict=True)
     ]
     _tidy(graph, {weight.placeholder for weight in weights} | {item.placeholder for item in inputs})
@@ -244,6 +245,12 @@ def _captured(
         out_spec=out_spec,
         output_constants=constant_outputs,
     )
+
+
+def _placeholders(graph: fx.Graph, copy: fx.Graph) -> dict[str, str]:
+    """The placeholders of a copy of a graph, by their names there: a copied `input` is called `input_1`."""
+    pairs = zip(graph.find_nodes(op="placeholder"), copy.find_nodes(op="placeholder"), strict=True)
+    return {node.name: its_copy.name for node, its_copy in pairs}
 
 
 def _uncompiled(model: nn.Module) -> nn.Module:

@@ -6,6 +6,7 @@ from torch import fx, nn
 from torch.export import Dim
 from torch.nn import functional as F
 
+import rankopt
 from capturing import Layers, assert_equal_to, assert_functional, exported, operators, small, two_inputs
 from rankopt.capture import capture, name_inputs
 from rankopt.errors import CaptureError, InputError
@@ -301,6 +302,24 @@ def test_exported_program_with_a_submodule_called_model():
     for outer in (Outer().eval(), exported(Outer().eval(), two_inputs(7)[:1])):
         captured = capture(outer, two_inputs(7)[:1])
         assert {weight.name for weight in captured.weights} == {"model.weight", "model.bias"}
+
+
+def test_exported_program_with_arguments_named_like_functions_of_python(tmp_path):
+    class Model(nn.Module):
+        def forward(self, input, type, input_1):
+            return (input * type + input_1).sum(1)
+
+    rows = tuple(torch.randn(5, 3) for _ in range(3))
+    program = exported(Model(), rows)
+    captured = capture(program)
+    assert [item.name for item in captured.inputs] == ["input", "type", "input_1"]
+    assert_equal_to(Model(), captured)
+    ranker = rankopt.optimize(program, ["input"])
+    ranker.save(tmp_path / "ranker.pt2")
+    request = {"input": rows[0][:1]}, {"type": rows[1], "input_1": rows[2]}
+    expected = Model()(rows[0][:1].expand(5, 3), *rows[1:])
+    torch.testing.assert_close(ranker(*request), expected)
+    torch.testing.assert_close(rankopt.load(tmp_path / "ranker.pt2")(*request), expected)
 
 
 def test_exported_program_for_a_limited_number_of_rows():
