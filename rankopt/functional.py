@@ -93,7 +93,7 @@ def _copy(graph: fx.Graph) -> fx.Graph:
     copy = fx.Graph()
     copy.output(copy.graph_copy(graph, {}))
     for node in copy.find_nodes(op="placeholder"):
-        node.target = node.name  # an `input` is now called `input_1`, and must not be taken for an argument of that name
+        node.target = node.name  # an `input` is now called `input_1`, which may be the name of another argument
     return copy
 
 

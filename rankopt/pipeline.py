@@ -19,7 +19,7 @@ from rankopt.envelope import Piece, envelope, plans_for, range_of
 from rankopt.errors import InputError, RolesError, VerificationError
 from rankopt.importing.model import OnnxModel, import_onnx
 from rankopt.interface import InputInfo, Interface, Range
-from rankopt.plan import Plan, unshared
+from rankopt.plan import Plan, references
 from rankopt.prices import DEFAULT, Profile, profile_of
 from rankopt.program import Program, reachable
 from rankopt.ranker import Ranker
@@ -78,8 +78,8 @@ def optimize(
         used = [piece.plan for piece in pieces]
         result = verify(captured, ranker, 1, numbers(ranker.interface, SMALL), plans=used) if verification else None
         if result is None or result.identical:
-            plain = unshared(captured, roles, last, passes, profile)
-            ranker.report = build_report(captured, roles, pieces, plans, dropped, plain, ranker.stages, result)
+            others = references(captured, roles, last, passes, profile)
+            ranker.report = build_report(captured, roles, pieces, plans, dropped, others, ranker.stages, result)
             return ranker
         dropped.append(used[ranker.interface.place(result.request.candidates)])
     raise VerificationError(
@@ -106,8 +106,8 @@ def explain(
     pieces = envelope(plans, first, last)
     plan = pieces[-1].plan
     stages = split(plan.exprs, plan.outputs, plan.workspace.program.constants)
-    plain = unshared(captured, roles, last, passes, profile)
-    return build_report(captured, roles, pieces, plans, (), plain, stages, None)
+    others = references(captured, roles, last, passes, profile)
+    return build_report(captured, roles, pieces, plans, (), others, stages, None)
 
 
 def capture_with_roles(

@@ -38,6 +38,9 @@ UNSHARED = Policy("without sharing", share=False)
 POLICIES: tuple[Policy, ...] = (FULL, LATE, SHARED, SPLIT, DENSE, ONCE, UNCHANGED)
 """In the order in which a draw is decided."""
 
+MANY = 1_000_000
+"""Candidates for whom everything that can be done once is worth it."""
+
 REFINED = 2
 """How many of the cheapest plans are refined."""
 
@@ -125,6 +128,31 @@ def other_forms(policy: Policy) -> tuple[Policy, ...]:
     return apart, replace(apart, name=f"{policy.name}, parts apart and stacked outermost", outermost=True)
 
 
+@dataclass(frozen=True, slots=True)
+class References:
+    """Plans to compare with, which are never served."""
+
+    unshared: Plan
+    """The model rewritten as if every input were target: what plain rewriting gains, without any sharing."""
+    limit: Plan
+    """The model rewritten for very many candidates: all that can be done once, whatever that costs."""
+
+
+def references(
+    captured: CapturedModel,
+    roles: Sequence[InputRole],
+    candidates: int,
+    passes: Collection[str] | None = None,
+    profile: Profile = DEFAULT,
+) -> References:
+    """The plans that a report compares with."""
+    limit = replace(FULL, name=f"{FULL.name}, for {MANY:,}")
+    return References(
+        unshared(captured, roles, candidates, passes, profile),
+        interpret(captured, roles, MANY, limit, passes, profile),
+    )
+
+
 def unshared(
     captured: CapturedModel,
     roles: Sequence[InputRole],
@@ -132,7 +160,7 @@ def unshared(
     passes: Collection[str] | None = None,
     profile: Profile = DEFAULT,
 ) -> Plan:
-    """The model rewritten as if every input were target: what plain rewriting gains, without any sharing."""
+    """The model rewritten as if every input were target."""
     return interpret(captured, roles, candidates, UNSHARED, passes, profile)
 
 

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-
-from torch import fx
 
 from rankopt.capture import CapturedModel
 from rankopt.cost import Flops
 from rankopt.envelope import Piece, break_even
-from rankopt.interpreter import Decision
-from rankopt.labels import Label, Rank
 from rankopt.passes import NAMES
-from rankopt.plan import Plan
+from rankopt.plan import Plan, References
 from rankopt.report import words
 from rankopt.report.accounting import NOTHING, Work, account, has_gram_matrix
+from rankopt.report.declined import Alternative, Declined, alternative, declined
 from rankopt.report.lines import user_line
-from rankopt.report.mixing import Refused, dependencies, is_tensor, refused
+from rankopt.report.mixing import Refused, refused
+from rankopt.report.nodes import nodes_of, op_of, reasons
 from rankopt.report.tree import (
+    DeclinedFacts,
     FamilyFacts,
     Figure,
     NodeFacts,
@@ -30,7 +28,7 @@ from rankopt.report.tree import (
     StateTensor,
     VerificationFacts,
 )
-from rankopt.selectors import InputRole
+from rankopt.selectors import InputRole, Role
 from rankopt.stages import Stages
 from rankopt.timing import total_time
 from rankopt.verification import Verification
@@ -47,7 +45,7 @@ def build_report(
     pieces: Sequence[Piece],
     plans: Sequence[Plan],
     dropped: Sequence[Plan],
-    unshared: Plan,
+    others: References,
     stages: Stages,
     verification: Verification | None,
 ) -> Report:
@@ -59,7 +57,7 @@ def build_report(
         pieces: the programs that are served, and the numbers of candidates of each.
         plans: all that were tried, the cheapest first; the unchanged one is among them.
         dropped: those of which the scores differed.
-        unshared: the rewriting without any sharing.
+        others: the rewriting without any sharing, and that for very many candidates.
         stages: of the last of `pieces`.
         verification: the comparison with the original, if there was one.
     """
@@ -67,14 +65,20 @@ def build_report(
     before = next(tried for tried in plans if tried.policy.unchanged)
     # A plan that rewrites nothing looks into nothing: what the best rewriting found out is what is known of the nodes.
     looked = plan if plan.policy.rewrites else next(tried for tried in plans if tried.policy.rewrites)
-    work = account(captured.graph_module.graph, before.exprs, plan.exprs, plan.candidates)
-    nodes = _nodes(captured, plan, looked, work)
+    graph = captured.graph_module.graph
+    work = account(graph, before.exprs, plan.exprs, plan.candidates)
+    tried = [other for other in (*plans, others.limit) if not any(other is gone for gone in dropped)]
+    better = None if dropped and plan.policy.unchanged else alternative(plan, tried)
+    saving = _declined(captured, plan, before, work, better)
+    ends = refused(captured, roles, looked, others.limit, words.pays(break_even(others.limit, plan)))
+    context = frozenset(role.name for role in roles if role.role is not Role.TARGET)
+    nodes = nodes_of(captured, plan, looked, work, reasons(saving, ends), context)
     return Report(
         candidates=plan.candidates,
         policy=plan.policy.name,
-        unchanged=_why_unchanged(plan, plans, dropped),
+        unchanged=_why_unchanged(plan, plans, dropped, better),
         before=_figure(before),
-        unshared=_figure(unshared),
+        unshared=_figure(others.unshared),
         after=_figure(plan),
         state=tuple(
             StateTensor(tensor.name, tensor.shape, str(tensor.dtype).removeprefix("torch."), tensor.bytes)
@@ -85,9 +89,10 @@ def build_report(
         break_even=None if plan.policy.unchanged else break_even(plan, before),
         nodes=nodes,
         families=_families(nodes, work),
-        refusals=_refusals(captured, roles, looked, work),
+        refusals=_refusals(ends, looked.candidates, work),
         verification=None if verification is None else _verification(verification, plan),
         notes=("Gram matrices counted as computed",) if has_gram_matrix(before.exprs) else (),
+        declined=saving,
     )
 
 
@@ -119,88 +124,23 @@ def _range(piece: Piece, before: Plan) -> RangeFacts:
     return RangeFacts(piece.first, piece.last, piece.plan.policy.name, (before_first, before_last), (first, last))
 
 
-def _why_unchanged(plan: Plan, plans: Sequence[Plan], dropped: Sequence[Plan]) -> str:
+def _why_unchanged(plan: Plan, plans: Sequence[Plan], dropped: Sequence[Plan], better: Alternative | None) -> str:
     if not plan.policy.unchanged:
         return ""
     best = next(tried for tried in plans if tried.policy.rewrites)
     if dropped:
         return "the rewritten programs did not give the scores of the model"
     old, new = (words.joined(tried.flops).at(plan.candidates) for tried in (plan, best))
+    pays = "" if better is None or better.break_even is None else f", and {words.pays(better.break_even)}"
     if new >= old:
-        return "no law saves any work in it"
+        return f"no law saves any work in it at this number{pays}" if pays else "no law saves any work in it"
     return (
         f"the best rewriting saves {(old - new) / old:.0%} of the work, but is estimated to take longer "
-        f"({words.duration(best.time)} instead of {words.duration(plan.time)})"
+        f"({words.duration(best.time)} instead of {words.duration(plan.time)}){pays}"
     )
 
 
-# ------------------------------------------------------------------------------------------------------ nodes
-
-
-def _nodes(captured: CapturedModel, plan: Plan, looked: Plan, work: Work) -> tuple[NodeFacts, ...]:
-    """The inputs, every tensor computed from them, and the output.
-
-    Parameters, and what depends on them alone, are no part of a request.
-    """
-    weights = {weight.placeholder for weight in captured.weights}
-    depends = dependencies(captured)
-    decisions = {decision.node: decision for decision in plan.interpretation.decisions}
-    if plan.policy.unchanged:
-        left = "the model is left unchanged"
-        decisions = {name: replace(d, rule="", refusal=left) for name, d in decisions.items()}
-    found: list[NodeFacts] = []
-    for node in captured.graph_module.graph.nodes:
-        if node.op == "output" and not any(node.name in side for side in (work.before, work.emitted)):
-            continue
-        if node.name in weights or (node.op != "output" and not is_tensor(node)):
-            continue
-        label = _label(node, looked, depends[node])
-        if label.rank is Rank.PARAMETER:
-            continue
-        found.append(_node(node, label, decisions.get(node.name), work))
-    return tuple(found)
-
-
-def _node(node: fx.Node, label: Label, decision: Decision | None, work: Work) -> NodeFacts:
-    is_call = node.op == "call_function"
-    return NodeFacts(
-        name=label.inputs[0] if node.op == "placeholder" else node.name,
-        op=_op(node) if is_call else "input" if node.op == "placeholder" else "output",
-        rank=label.rank,
-        shared=label.shared,
-        inputs=label.inputs,
-        line=user_line(node),
-        before=work.before.get(node.name, NOTHING),
-        after=work.emitted.get(node.name, NOTHING),
-        done_in=work.done_in.get(node.name, ()),
-        rule=decision.rule if decision is not None else "",
-        refusal=decision.refusal if decision is not None else "",
-    )
-
-
-def _label(node: fx.Node, looked: Plan, depends: frozenset[str]) -> Label:
-    """The label of a node. One that has several results, or that is the output, has those of its parts.
-
-    An op on tiled rows reads a target input for its number of rows alone: such inputs are left out.
-    """
-    labels = looked.interpretation.labels
-    if node.name in labels:
-        known = labels[node.name]
-        return Label(known.rank, known.shared, tuple(name for name in known.inputs if name in depends))
-    refusal = any(d.node == node.name and d.refusal for d in looked.interpretation.decisions)
-    around = node.all_input_nodes if node.op == "output" else node.users
-    parts = [labels[other.name] for other in around if other.name in labels]
-    inputs = tuple(sorted(depends))
-    if refusal or not parts:
-        return Label(Rank.OPAQUE, 0.0, inputs)
-    ranks = {part.rank for part in parts}
-    shared = sum(part.shared for part in parts) / len(parts)
-    return Label(ranks.pop() if len(ranks) == 1 else Rank.MIXED, shared, inputs)
-
-
-def _op(node: fx.Node) -> str:
-    text = str(node.target)
-    return text if text.startswith("aten.") else str(getattr(node.target, "__name__", text))
+# --------------------------------------------------------------------------------------------------- families
 
 
 def _families(nodes: Sequence[NodeFacts], work: Work) -> tuple[FamilyFacts, ...]:
@@ -234,11 +174,9 @@ def _sum(work: Mapping[str, Flops], names: Sequence[str]) -> Flops:
 # --------------------------------------------------------------------------------------------------- the rest
 
 
-def _refusals(
-    captured: CapturedModel, roles: Sequence[InputRole], looked: Plan, work: Work
-) -> tuple[RefusalFacts, ...]:
-    found = [_refusal(end, work) for end in refused(captured, roles, looked)]
-    kept = [(f.after.at(looked.candidates), f.after.elementwise_at(looked.candidates), f) for f in found]
+def _refusals(ends: Sequence[Refused], candidates: int, work: Work) -> tuple[RefusalFacts, ...]:
+    found = [_refusal(end, work) for end in ends]
+    kept = [(f.after.at(candidates), f.after.elementwise_at(candidates), f) for f in found]
     return tuple(f for products, rest, f in sorted(kept, key=lambda k: (-k[0], -k[1])) if products or rest)
 
 
@@ -246,11 +184,34 @@ def _refusal(end: Refused, work: Work) -> RefusalFacts:
     behind = tuple(node.name for node in end.behind)
     return RefusalFacts(
         node=end.node.name,
-        op=_op(end.node),
+        op=op_of(end.node),
         reason=end.reason,
         line=user_line(end.node),
         after=_sum(work.owned, behind if end.was_split else (end.node.name, *behind)),
         nodes=behind,
+    )
+
+
+def _declined(
+    captured: CapturedModel, plan: Plan, before: Plan, work: Work, better: Alternative | None
+) -> tuple[DeclinedFacts, ...]:
+    if better is None:
+        return ()
+    graph = captured.graph_module.graph
+    possible = account(graph, before.exprs, better.plan.exprs, plan.candidates)
+    return tuple(_facts(item, better) for item in declined(graph, plan, work, better, possible))
+
+
+def _facts(item: Declined, better: Alternative) -> DeclinedFacts:
+    return DeclinedFacts(
+        node=item.node.name,
+        nodes=tuple(node.name for node in item.nodes),
+        reason=item.reason,
+        line=user_line(item.node),
+        now=item.now,
+        possible=item.possible,
+        policy=better.plan.policy.name,
+        break_even=better.break_even,
     )
 
 

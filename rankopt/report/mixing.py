@@ -64,8 +64,12 @@ def is_tensor(node: fx.Node) -> bool:
     return hasattr(meta, "shape") or isinstance(meta, tuple | list)
 
 
-def refused(captured: CapturedModel, roles: Sequence[InputRole], plan: Plan) -> list[Refused]:
-    """Where sharing ends in `plan`, in the order of the graph."""
+def refused(captured: CapturedModel, roles: Sequence[InputRole], plan: Plan, limit: Plan, pays: str) -> list[Refused]:
+    """Where sharing ends in `plan`, in the order of the graph.
+
+    Where it goes on in `limit`, a law holds, and `plan` has put context and target together because that is estimated
+    to be cheaper; `pays` says from how many candidates on it is not.
+    """
     decisions = {decision.node: decision for decision in plan.interpretation.decisions}
     context = {role.name for role in roles if role.role is not Role.TARGET}
     depends = dependencies(captured)
@@ -79,7 +83,8 @@ def refused(captured: CapturedModel, roles: Sequence[InputRole], plan: Plan) -> 
         above = [n for n in node.all_input_nodes if depends[n] & context]
         if any(opened[n] for n in above):
             ended[node] = len(found)
-            found.append(_refused(node, decisions.get(node.name)))
+            by_choice = _is_open(node, limit.interpretation.values)
+            found.append(_refused(node, decisions.get(node.name), pays if by_choice else ""))
             continue
         # Of several, the one that comes last: as long as it stands, the others do not matter.
         ends = [ended[n] for n in above if n in ended]
@@ -105,7 +110,9 @@ def _takes_item(node: fx.Node) -> bool:
     return getattr(node.target, "__name__", "") == "getitem"
 
 
-def _refused(node: fx.Node, decision: Decision | None) -> Refused:
+def _refused(node: fx.Node, decision: Decision | None, pays: str) -> Refused:
+    if pays:
+        return Refused(node, f"{node.name} puts context and target together; to keep them apart {pays}", was_split=True)
     if decision is not None and decision.refusal:
         return Refused(node, decision.refusal, was_split=False)
     family = decision.rule.split(".")[0] if decision is not None else ""

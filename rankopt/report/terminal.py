@@ -23,6 +23,7 @@ WIDE = 110
 """Columns from which on there is room for everything."""
 
 _MOST_STATE = 12
+_MOST_DECLINED = 8
 
 
 def render(report: Report, console: Console, *, nodes: bool = False) -> None:
@@ -41,10 +42,13 @@ def render(report: Report, console: Console, *, nodes: bool = False) -> None:
             _paragraph(console, line, "dim")
     if report.refusals:
         _section(console, "Not improved, and why", _refusals(report))
+    if report.declined:
+        title = f"Could be shared, but does not pay at {report.candidates:,} candidates"
+        _section(console, title, _declined(report))
     if report.state:
         size = words.size(report.state_bytes)
         _section(console, f"State: {size} per request{_saved(report)}", _state(report))
-    _section(console, "Policies tried", _policies(report))
+    _section(console, "Policies tried", _policies(report, console.width))
     for note in report.notes:
         _paragraph(console, f"Note: {note}.", "dim")
 
@@ -169,8 +173,22 @@ def _why(refusal: RefusalFacts, with_products: set[str]) -> str:
     behind = [name for name in refusal.nodes if name in with_products]
     if not behind:
         return reason
-    listed = ", ".join(behind[:3]) + (f" and {len(behind) - 3} more" if len(behind) > 3 else "")
-    return f"{reason}; behind it {listed}"
+    return f"{reason}; behind it {words.listed(behind, 3)}"
+
+
+def _declined(report: Report) -> Table:
+    table = _table("what", "per request", "shared", "pays from", "line", numbers=(1, 2, 3))
+    table.columns[0].no_wrap = False
+    n = report.candidates
+    for facts in report.declined[:_MOST_DECLINED]:
+        pays = "never" if facts.break_even is None else f"{facts.break_even:,}"
+        numbers = (words.quantity(flops.at(n)) for flops in (facts.now, facts.possible))
+        _row(table, words.listed(facts.nodes, 3), *numbers, pays, _short(str(facts.line or ""), 18))
+    if len(report.declined) > _MOST_DECLINED:
+        rest = report.declined[_MOST_DECLINED:]
+        now, possible = sum(f.now.at(n) for f in rest), sum(f.possible.at(n) for f in rest)
+        _row(table, f"and {len(rest)} more", words.quantity(now), words.quantity(possible))
+    return table
 
 
 def _state(report: Report) -> Table:
@@ -190,12 +208,12 @@ def _saved(report: Report) -> str:
     return "" if saved is None or saved <= 0 else f", {words.flop(saved)} saved per byte"
 
 
-def _policies(report: Report) -> Table:
+def _policies(report: Report, width: int) -> Table:
     table = _table("policy", "per request", "est. time", "", numbers=(1, 2))
     for policy in report.policies:
         mark = "chosen" if policy.chosen else "dropped" if policy.dropped else ""
         flops = policy.figure.flops.at(report.candidates)
-        _row(table, policy.name, words.quantity(flops), words.duration(policy.figure.time), mark)
+        _row(table, _short(policy.name, width - 36), words.quantity(flops), words.duration(policy.figure.time), mark)
     return table
 
 

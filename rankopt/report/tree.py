@@ -68,6 +68,9 @@ class RangeFacts:
     after: tuple[float, float]
 
 
+_NONE = Flops()
+
+
 @dataclass(frozen=True, slots=True)
 class NodeFacts:
     """One node of the captured graph.
@@ -91,6 +94,12 @@ class NodeFacts:
     """The rule that was applied, as `family.name`; empty where none was."""
     refusal: str
     """Why the node was left as the model wrote it; empty where it was not."""
+    module: str = ""
+    """The path of the user's module in which it was called; empty for the model itself, and where none is known."""
+    share: Flops = _NONE
+    """What is left of its own work, wherever that is done: apportioned, see `FamilyFacts`."""
+    why: str = ""
+    """Why it stays per candidate although it reads something of the context; empty where it does not."""
 
     @property
     def label(self) -> str:
@@ -126,6 +135,25 @@ class RefusalFacts:
     line: Line | None
     after: Flops
     nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DeclinedFacts:
+    """Nodes whose work a law could share, which was estimated not to pay.
+
+    `now` is the work as it is served, `possible` that of the plan named `policy`, which shares most of it.
+    """
+
+    node: str
+    """Of `nodes`, the one that costs most."""
+    nodes: tuple[str, ...]
+    reason: str
+    line: Line | None
+    now: Flops
+    possible: Flops
+    policy: str
+    break_even: int | None
+    """The number of candidates from which on that plan is estimated to be faster; None if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +211,8 @@ class Report:
     """The plans that are served, in ascending order of the numbers of candidates; all else is about the last."""
     break_even: int | None = None
     """The number of candidates from which on it is estimated to be faster than the model; None if it never is."""
+    declined: tuple[DeclinedFacts, ...] = ()
+    """What could be shared and was estimated not to pay, what would save most first."""
     version: int = VERSION
 
     @property

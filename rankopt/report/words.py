@@ -74,6 +74,16 @@ def sentence(before: Flops, after: Flops, candidates: int, state_bytes: int, unc
     return f"{found}{flop(after.once)} once per request, {flop(after.each)} per candidate; state {size(state_bytes)}."
 
 
+def listed(names: Sequence[str], most: int) -> str:
+    """The first names, and how many more there are: `a, b, c and 2 more`."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def pays(break_even: int | None) -> str:
+    """From how many candidates on something is estimated to be faster."""
+    return "never pays, by estimate" if break_even is None else f"pays from {break_even:,} candidates on"
+
+
 def mostly_elementwise(flops: Flops, candidates: int) -> bool:
     """Whether matrix products are the smaller part of the work, so that they alone would not describe it."""
     return flops.elementwise_at(candidates) > flops.at(candidates)

@@ -15,7 +15,7 @@ from rankopt.cost import Flops
 from rankopt.envelope import Piece
 from rankopt.errors import FormatError
 from rankopt.labels import Rank
-from rankopt.plan import alternatives, unshared
+from rankopt.plan import alternatives, references
 from rankopt.report import json
 from rankopt.report.facts import Report, build_report
 from rankopt.report.tree import NodeFacts, RefusalFacts
@@ -125,7 +125,7 @@ def with_plan(name: str, *order: str) -> Report:
     plan, plans = first[-1], [*first, *found.values()]
     stages = split(plan.exprs, plan.outputs, plan.workspace.program.constants)
     pieces = [Piece(N, N, plan)]
-    return build_report(captured, roles, pieces, plans, first[:-1], unshared(captured, roles, N), stages, None)
+    return build_report(captured, roles, pieces, plans, first[:-1], references(captured, roles, N), stages, None)
 
 
 def node(report: Report, name: str) -> NodeFacts:
