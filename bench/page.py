@@ -9,31 +9,21 @@ is. Where a file is missing the page says so.
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import figures
+from cells import LOSS, geometric_mean, load, number, of_threads, table, times
+from compiler_tables import compile_growth, compile_ratios, fuzzed, predicted
 from harness import RESULTS
 
 from rankopt.zoo.table import markdown
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-LOSS = 0.97
-"""A ratio below this counts as slower."""
 BACKENDS = ("eager, fresh heap", "eager, warm heap", "onnxruntime", "inductor")
-
-Results = dict[str, Any]
-
-
-def load(name: str, folder: Path = RESULTS) -> Results:
-    """The results of a script that are none of its errors; empty where it was not run."""
-    path = folder / f"{name}.json"
-    results = json.loads(path.read_text())["results"] if path.exists() else {}
-    return {key: result for key, result in results.items() if "error" not in result}
 
 
 def renew(page: Path = PAGE, folder: Path = RESULTS) -> list[Path]:
@@ -47,32 +37,6 @@ def renew(page: Path = PAGE, folder: Path = RESULTS) -> list[Path]:
         page.with_suffix(""), {name: load(name, folder) for name in ("paper_tables", "peers", "sweeps")}
     )
     return [page, *plots]
-
-
-def of_threads(results: Results, threads: int, prefix: str = "") -> list[dict[str, Any]]:
-    return [found for key, found in results.items() if found["threads"] == threads and key.startswith(prefix)]
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], script: str) -> str:
-    return markdown(head, rows) if rows else f"Not measured yet: `python bench/{script}.py`."
-
-
-def times(ratio: float | None) -> str:
-    """A ratio, in bold where it is a loss."""
-    if ratio is None:
-        return "-"
-    return f"**{ratio:.2f}x**" if ratio < LOSS else f"{ratio:.2f}x"
-
-
-def number(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
-
-
-def geometric_mean(values: Iterable[float]) -> float:
-    logs = [math.log(value) for value in values]
-    return math.exp(sum(logs) / len(logs))
 
 
 # ----------------------------------------------------------------------------------------------------------- tables
@@ -416,6 +380,10 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "gpu": gpu,
     "profiles": profiles,
     "losses": losses,
+    "predicted": predicted,
+    "compile_ratios": compile_ratios,
+    "compile_growth": compile_growth,
+    "fuzzed": fuzzed,
 }
 
 
