@@ -49,3 +49,8 @@ def number(value: float | None) -> str:
 def geometric_mean(values: Iterable[float]) -> float:
     logs = [math.log(value) for value in values]
     return math.exp(sum(logs) / len(logs))
+
+
+def most_threads(results: Results, prefix: str = "") -> list[dict[str, Any]]:
+    """What was measured with two threads; with one, where there is nothing else."""
+    return of_threads(results, 2, prefix) or of_threads(results, 1, prefix)

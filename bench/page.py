@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import figures
-from cells import LOSS, geometric_mean, load, number, of_threads, table, times
+from cells import LOSS, geometric_mean, load, most_threads, number, of_threads, table, times
 from compiler_tables import compile_growth, compile_ratios, fuzzed, predicted
 from harness import RESULTS
 
@@ -189,7 +189,7 @@ def peers(threads: int) -> Callable[[Path], str]:
 
 def peer_facts(folder: Path) -> str:
     rows = []
-    for found in of_threads(load("peers", folder), 2) or of_threads(load("peers", folder), 1):
+    for found in most_threads(load("peers", folder)):
         facts = found["facts"]
         who = [name for name in ("original", "once", "mari", "rankopt", "expert") if name in facts]
         of = {name: facts.get(name, {}) for name in ("original", "once", "mari", "rankopt", "expert")}
@@ -212,7 +212,7 @@ def peer_facts(folder: Path) -> str:
 
 def candidates_sweep(backend: str) -> Callable[[Path], str]:
     def made(folder: Path) -> str:
-        found = of_threads(load("sweeps", folder), 2, "candidates")
+        found = most_threads(load("sweeps", folder), "candidates")
         counts = sorted({int(count) for sweep in found for count in sweep["at"]})
         rows = [
             [sweep["model"], *(times(_at(sweep, str(count), backend, "rankopt")) for count in counts)]
@@ -236,7 +236,7 @@ def _at(sweep: Mapping[str, Any], value: str, backend: str, who: str) -> float |
 def shapes_sweep(folder: Path) -> str:
     rows = []
     for axis in ("context", "target", "width"):
-        for sweep in of_threads(load("sweeps", folder), 2, f"{axis}, "):
+        for sweep in most_threads(load("sweeps", folder), f"{axis}, "):
             cells = ", ".join(f"{value}: {times(_at(sweep, value, 'eager', 'rankopt'))}" for value in sweep["at"])
             rows.append([axis, sweep["model"], cells])
     return table(["axis", "model", "ratio at"], rows, "sweeps")
@@ -245,7 +245,7 @@ def shapes_sweep(folder: Path) -> str:
 def requests_sweep(folder: Path) -> str:
     rows = [
         [sweep["model"], value, *(times(of["ratios"]["eager"].get(who)) for who in ("original, one by one", "rankopt"))]
-        for sweep in of_threads(load("sweeps", folder), 2, "requests")
+        for sweep in most_threads(load("sweeps", folder), "requests")
         for value, of in sweep["at"].items()
     ]
     return table(["model", "requests of 100", "original, one by one", "rankopt, one by one"], rows, "sweeps")
@@ -254,7 +254,7 @@ def requests_sweep(folder: Path) -> str:
 def limits(folder: Path) -> str:
     who = ("original", "rankopt", "expert")
     rows = []
-    for found in of_threads(load("limits", folder), 2):
+    for found in most_threads(load("limits", folder)):
         of, reached = found["limits"], found["reached"]
         least = [f"{number(of[name]['least ms'])} ms" if name in of else "-" for name in who]
         shares = [
