@@ -14,7 +14,7 @@ RANK, EXPERTS = 3, 2
 
 
 @spelled("mm", work=CONTEXT + N * TARGET)
-@spelled("sum", once=["sum"])
+@spelled("sum", work=CONTEXT + N * TARGET)
 @spelled("tensordot", work=CONTEXT + N * TARGET)
 class Vector(nn.Module):
     """x0 (w . x) + b + x, its scalar product as `mm`, as a sum of products, or as `tensordot`."""
