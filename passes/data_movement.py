@@ -13,6 +13,7 @@ import torch
 
 from rankopt import dims
 from rankopt.axes import ROW, Group, Rows, Size
+from rankopt.dims import from_tensor
 from rankopt.operands import Operand
 from rankopt.program import aten
 from rankopt.rules import Refusal, rule
@@ -202,6 +203,17 @@ def filled(w: Workspace, shape: Sequence[Size], number: float | Rows, dtype: tor
         else:
             groups.append((w.axes.fresh(size),) if size != 1 else ())
     return Value(tuple(groups), leaf(Operand(w.program.number(number, dtype or torch.tensor(number).dtype), ())))
+
+
+@rule(aten.arange.default, aten.arange.start, aten.arange.start_step, law="a constant varies along its own dim alone")
+def arange(w: Workspace, *bounds: Any, dtype: torch.dtype | None = None, **options: Any) -> Value:
+    """Numbers in a row, known when compiling. How many rows there are is not: `arange(R)` differs between candidates."""
+    if any(isinstance(bound, Rows) for bound in bounds):
+        raise Refusal("rows are numbered")
+    target = (aten.arange.default, aten.arange.start, aten.arange.start_step)[len(bounds) - 1]
+    numbers = torch.arange(*bounds, dtype=dtype, device="meta")
+    shape = tuple(numbers.shape)
+    return from_tensor(w, w.program.call(target, *bounds, shape=shape, out=numbers.dtype, dtype=dtype, **options))
 
 
 @rule(aten.full.default, law="a constant varies along nothing")

@@ -42,7 +42,8 @@ class OverFields(nn.Module):
 
 
 @spelled(
-    opaque={"conv2d": "wider than one mixes neighbours", "topk": "an order among elements", "gather": "no rule"}
+    opaque={"conv2d": "wider than one mixes neighbours", "topk": "an order among", "sort": "an order among",
+            "gather": "index differs"}
 )
 class AcrossFields(nn.Module):
     """CCPM: padding, a convolution across neighbouring fields, the k largest in their order."""
@@ -58,7 +59,7 @@ class AcrossFields(nn.Module):
         return x.gather(2, places).tanh().flatten(1)
 
 
-@spelled(opaque={"conv2d": "wider than one mixes neighbours", "max_pool2d": "no rule"})
+@spelled(opaque={"conv2d": "wider than one mixes neighbours", "max_pool2d": "neighbours of different ranks"})
 class PooledAcrossFields(nn.Module):
     """FGCNN: a convolution across fields, and maxima of neighbours."""
 

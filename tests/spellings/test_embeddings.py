@@ -10,6 +10,9 @@ from spellings.harness import IDS, STEPS, D, K, M, N, U, ids, spelled, spelling_
 BY_FIELD = {**{f"c{i}": ids() for i in range(K)}, **{f"t{i}": ids() for i in range(M)}}
 BY_COLUMN = {name: ids(1) for name in BY_FIELD}
 PACKED = {"x": ids(K + M)}
+HISTORY = {"history": ids(STEPS), "target": ids()}
+NUMBERED = {"arange": "rows are numbered"}
+"""The offsets of bags: once they are understood nobody reads them."""
 SPLIT = K * D * U + N * M * D * U
 """A linear layer over all fields, the context's part once."""
 
@@ -103,8 +106,8 @@ class FieldAwareOffsets(nn.Module):
         return torch.stack(pairs, 1).sum(1)
 
 
-@spelled("sum", inputs=PACKED, context=[f"x[:, :{K}]"], work=SPLIT)
-@spelled("mean", inputs=PACKED, context=[f"x[:, :{K}]"], work=SPLIT)
+@spelled("sum", inputs=PACKED, context=[f"x[:, :{K}]"], work=SPLIT, opaque=NUMBERED)
+@spelled("mean", inputs=PACKED, context=[f"x[:, :{K}]"], work=SPLIT, opaque=NUMBERED)
 class Bags(nn.Module):
     """Bags of one id each: columns by `unbind`, offsets `arange(R)`."""
 
@@ -119,9 +122,9 @@ class Bags(nn.Module):
         return self.layer(torch.cat(found, 1)).relu()
 
 
-@spelled("sum", inputs={"history": ids(STEPS), "target": ids()}, context=["history"], work=D * U + N * D * U)
-@spelled("mean", inputs={"history": ids(STEPS), "target": ids()}, context=["history"], work=D * U + N * D * U)
-@spelled("max", inputs={"history": ids(STEPS), "target": ids()}, context=["history"], work=D * U + N * D * U)
+@spelled("sum", inputs=HISTORY, context=["history"], work=D * U + N * D * U, opaque=NUMBERED)
+@spelled("mean", inputs=HISTORY, context=["history"], work=D * U + N * D * U, opaque=NUMBERED)
+@spelled("max", inputs=HISTORY, context=["history"], work=D * U + N * D * U, opaque=NUMBERED)
 class BagOfHistory(nn.Module):
     """A bag per row, of as many ids as there are steps: no offsets."""
 
@@ -134,7 +137,7 @@ class BagOfHistory(nn.Module):
         return self.layer(torch.cat([self.bag(history), self.table(target)], 1)).relu()
 
 
-@spelled(inputs={"history": ids(STEPS), "target": ids()}, context=["history"], work=D * U + N * D * U)
+@spelled(inputs=HISTORY, context=["history"], work=D * U + N * D * U, opaque=NUMBERED)
 class BagByOffsets(nn.Module):
     """A bag per row, flattened: the ids [R * L] with offsets `arange(R) * L`."""
 

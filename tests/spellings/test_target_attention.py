@@ -48,7 +48,7 @@ class Interest(nn.Module):
     def forward(self, history: Tensor, target: Tensor, kept: Tensor) -> Tensor:
         item = target.unsqueeze(1).expand(-1, STEPS, -1)
         x = torch.cat([item, history, item - history, item * history], dim=-1).view(-1, 4 * D)
-        scores = self.last(self.dice(self.first(x).view(-1, STEPS, U)).view(-1, U)).view(-1, STEPS)
+        scores = self.last(self.dice(self.first(x).view(-1, STEPS, U)).reshape(-1, U)).view(-1, STEPS)
         if self.how == "mul":
             return ((scores * kept.float()).unsqueeze(-1) * history).sum(dim=1)
         if self.how == "where":

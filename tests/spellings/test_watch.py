@@ -54,7 +54,7 @@ class FlattenedOrder(Layer):
         return self.layer(fields(c, t).reshape(-1, D, F).transpose(1, 2).flatten(1)).relu()
 
 
-@spelled(work=BY_FIELD)
+@spelled(work=K * D * U + N * (M + 1) * D * U)
 class StridedOperand(OfField):
     """nn.Linear on a slice, whose decomposition is another than that on a whole tensor."""
 
@@ -75,7 +75,7 @@ class StartsWithZeros(Layer):
         return self.layer(x.flatten(1)).relu() + total
 
 
-@spelled(work=SPLIT)
+@spelled(work=SPLIT, opaque={"arange": "rows are numbered"})
 class RowNumbers(Layer):
     """`arange(R)` as an index that takes every row."""
 
@@ -110,7 +110,7 @@ class Noise(Layer):
     """Slices of everything, copies, casts to the same type, views of the same shape, a `cat` of one."""
 
     def forward(self, c: Tensor, t: Tensor) -> Tensor:
-        x = torch.cat([fields(c, t)[:].clone().float()], dim=-1)
+        x = torch.cat([fields(c, t)[:].clone()], dim=-1)
         x = x.expand(x.shape[0], F, D).view(x.shape).permute(0, -2, -1).contiguous().to(x.dtype)
         return self.layer(nn.functional.dropout(x, 0.5, self.training).flatten(-2)).relu()
 
