@@ -21,6 +21,7 @@ from rankopt.passes import (
     recurrent,
     reductions,
     rowwise,
+    segments,
     softmax,
 )
 
@@ -33,6 +34,7 @@ PASSES = (
     linear,
     bilinear,
     reductions,
+    segments,
     softmax,
     normalization,
     attention,

@@ -12,8 +12,8 @@ HIDDEN, RANK, EXPERTS = 3, 2, 3
 SPLIT = CONTEXT * U + N * TARGET * U
 
 
-@spelled("mean", work=K * HIDDEN + N * (M * HIDDEN + HIDDEN * F), once=["mean"])
-@spelled("segments", work=K * HIDDEN + N * (M * HIDDEN + HIDDEN * F), opaque={"segment_reduce": "no rule"})
+@spelled("mean", work=K * HIDDEN + N * (M * HIDDEN + HIDDEN * F), once=["sum"])
+@spelled("segments", work=K * HIDDEN + N * (M * HIDDEN + HIDDEN * F), once=["sum"])
 class Squeezed(nn.Module):
     """A number for each field from the means of all; means by `mean`, or as segments of the flat vector."""
 

@@ -98,7 +98,7 @@ class RecurrentHistory(nn.Module):
         return self.layer(torch.cat([self.gru(history)[1].squeeze(0), target], 1)).relu()
 
 
-@spelled(inputs=OVER_HISTORY, context=["history"], opaque={"gru": "a recurrent"})
+@spelled(inputs=OVER_HISTORY, context=["history"], opaque={"gru": "a recurrence mixes"})
 class RecurrentTarget(nn.Module):
     """nn.GRU over a history to which the target is appended."""
 

@@ -73,9 +73,7 @@ class MaximumOfBoth(nn.Module):
         return torch.cat([history, target.unsqueeze(1)], 1).amax(1)
 
 
-@spelled(
-    inputs=OVER_HISTORY, context=["history"], work=2 * D * U + N * D * U, opaque={"segment_reduce": "no rule"}
-)
+@spelled(inputs=OVER_HISTORY, context=["history"], work=2 * D * U + N * D * U)
 class Windows(nn.Module):
     """Windows of the history by `segment_reduce`, along the steps moved to axis 0."""
 
