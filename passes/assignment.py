@@ -1,7 +1,7 @@
 """Assignments to places of a tensor, as in-place code becomes once it is functional.
 
-    x[:, i] = y            cat(x, y) at constant places: what is context and what is target stays apart
-    x[mask] = number       where(mask, number, x)
+x[:, i] = y            cat(x, y) at constant places: what is context and what is target stays apart
+x[mask] = number       where(mask, number, x)
 """
 
 from __future__ import annotations

@@ -207,7 +207,7 @@ def filled(w: Workspace, shape: Sequence[Size], number: float | Rows, dtype: tor
 
 @rule(aten.arange.default, aten.arange.start, aten.arange.start_step, law="a constant varies along its own dim alone")
 def arange(w: Workspace, *bounds: Any, dtype: torch.dtype | None = None, **options: Any) -> Value:
-    """Numbers in a row, known when compiling. How many rows there are is not: `arange(R)` differs between candidates."""
+    """Numbers known when compiling. `arange(R)` is not among them: it differs between candidates."""
     if any(isinstance(bound, Rows) for bound in bounds):
         raise Refusal("rows are numbered")
     target = (aten.arange.default, aten.arange.start, aten.arange.start_step)[len(bounds) - 1]

@@ -1,6 +1,6 @@
 """Recurrent cells are linear layers and gates, each by its own law.
 
-    gates = (W x + b) + (U h + d)        a state h of the context meets U once per request, whatever x is
+gates = (W x + b) + (U h + d)        a state h of the context meets U once per request, whatever x is
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def gru_cell(
     b_x: Value | None = None,
     b_h: Value | None = None,
 ) -> Value:
-    """`[.., i], [.., d] -> [.., d]`: `n + z (h - n)`, `n = tanh(W x + r U h)`, by a reset gate r and an update gate z."""
+    """`[.., i], [.., d] -> [.., d]`: `n + z (h - n)`, `n = tanh(W x + r U h)`, by gates r (reset) and z (update)."""
     of_x = _blocks(w, linear(w, x, w_x, b_x), 3)
     of_h = _blocks(w, linear(w, h, w_h, b_h), 3)
     reset, update = (apply(w, aten.sigmoid.default, add(w, a, b)) for a, b in zip(of_x[:2], of_h[:2], strict=True))

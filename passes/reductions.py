@@ -109,7 +109,7 @@ def _options(options: Sequence[Any], unbiased: bool, keepdim: bool) -> tuple[Any
     """`(dim, unbiased, keepdim)` of calls `f(unbiased)` and `f(dim, unbiased, keepdim)`."""
     if len(options) == 1 and isinstance(options[0], bool):
         return None, options[0], keepdim
-    return (*options, *(None, unbiased, keepdim)[len(options) :])  # type: ignore[return-value]
+    return (*options, *(None, unbiased, keepdim)[len(options) :])
 
 
 # ------------------------------------------------------------------------------------------------------ maximum

@@ -32,7 +32,7 @@ def _along(position: int, default: int = -1) -> Condition:
 
     def holds(rows: int, args: Sequence[Any], kwargs: Any) -> bool:
         dim = args[position] if len(args) > position else kwargs.get("dim", default)
-        return isinstance(dim, int) and dim % args[0].ndim != rows
+        return isinstance(dim, int) and bool(dim % args[0].ndim != rows)
 
     return holds
 
@@ -52,11 +52,6 @@ def _recurrence(rows: int, args: Sequence[Any], kwargs: Any) -> bool:
     return args[0].ndim == 3 and rows == (0 if args[-1] is True else 1)
 
 
-def _segments(rows: int, args: Sequence[Any], kwargs: Any) -> bool:
-    """Segments along another dim."""
-    return kwargs.get("axis", 0) % args[0].ndim != rows
-
-
 ORDER = "an order among elements of different ranks"
 RECURRENCE = "a recurrence mixes context and target at every step"
 NEIGHBOURS = "neighbours of different ranks are mixed"
@@ -64,6 +59,7 @@ NEIGHBOURS = "neighbours of different ranks are mixed"
 OPS: dict[Any, tuple[Condition, str]] = {
     aten.topk.default: (_along(2), ORDER),
     aten.sort.default: (_along(1), ORDER),
+    aten.argsort.default: (_along(1), ORDER),
     aten.gather.default: (_gather, "the index differs between candidates"),
     aten.gru.input: (_recurrence, RECURRENCE),
     aten.lstm.input: (_recurrence, RECURRENCE),

@@ -1,6 +1,6 @@
 """Segments of a dim, reduced one by one: `segment_reduce` by lengths that are known when compiling.
 
-    segments(cat(c, t)) = the reductions of constant ranges
+segments(cat(c, t)) = the reductions of constant ranges
 """
 
 from __future__ import annotations

@@ -221,6 +221,8 @@ class Interpreter(fx.Interpreter):
         """The op as it stands in the model, on tiled rows (whose strides no view can rely on)."""
         target = aten.reshape.default if target in VIEWS else target
         args, kwargs = self._tensors((args, kwargs))
+        if target in REINTERPRETING:
+            args = (self.w.program.contiguous(args[0]), *args[1:])
         meta = self._node.meta.get("val") if self._node else None
         if isinstance(meta, torch.Tensor):
             if target is aten.reshape.default and args[0].shape is not None:
@@ -273,6 +275,10 @@ class Interpreter(fx.Interpreter):
 
 VIEWS = frozenset({aten.view.default, aten._unsafe_view.default})
 """Reshapes that ask for strides; a tiled tensor has others than the model's."""
+
+
+REINTERPRETING = frozenset({aten.view_as_complex.default, aten.view.dtype})
+"""Views that read neighbouring elements as one, which have to lie side by side."""
 
 
 def _is_value(leaf: Any) -> bool:

@@ -263,6 +263,10 @@ class Program:
         sizes = [-1 if new == old else self.size(new) for new, old in zip(shape, x.dims, strict=True)]
         return self.call(aten.expand.default, x, sizes, shape=tuple(shape), out=x.dtype)
 
+    def contiguous(self, x: Expr) -> Expr:
+        """A copy in the order of the dims."""
+        return self.call(aten.clone.default, x, shape=x.shape, out=x.dtype, memory_format=torch.contiguous_format)
+
     def index_select(self, x: Expr, dim: int, index: np.ndarray[Any, Any]) -> Expr:
         """The places `index` of `dim`: nothing, a slice, or a gather; gathers of gathers are one."""
         base, places = self.places(x, dim)

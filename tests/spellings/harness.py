@@ -3,9 +3,9 @@
     @spelled(work=K * D * U + N * M * D * U)
     class Stacked(nn.Module): ...
 
-captures the module, rewrites it, and demands that its scores are those of the eager module on tiled rows, in float64 and
-as served; that one request of N candidates takes no more than `work` multiply-adds; that ops named in `once` run once
-per request; and that no op stays as the model wrote it but those in `opaque`, for the reason given there.
+captures the module, rewrites it, and demands that its scores are those of the eager module on tiled rows, in float64
+and as served; that one request of N candidates takes no more than `work` multiply-adds; that ops named in `once` run
+once per request; and that no op stays as the model wrote it but those in `opaque`, for the reason given there.
 """
 
 from __future__ import annotations
@@ -103,9 +103,7 @@ def spelled(
 
     def register(model: type[nn.Module]) -> type[nn.Module]:
         name = "-".join([model.__name__, *map(str, arguments)])
-        found = Spelling(
-            name, lambda: model(*arguments), inputs, context, work, share, once, opaque or {}, refused
-        )
+        found = Spelling(name, lambda: model(*arguments), inputs, context, work, share, once, opaque or {}, refused)
         _SPELLINGS.setdefault(model.__module__, []).insert(0, found)
         return model
 

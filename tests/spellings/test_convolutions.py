@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
-
 from spellings.harness import D, F, K, N, U, fields, spelled, spelling_tests
+from torch import Tensor, nn
 
 COMPRESSED = K * K * D * U + N * (F * F - K * K) * D * U
 """A layer over pairs of fields, those of context once."""
@@ -42,8 +41,12 @@ class OverFields(nn.Module):
 
 
 @spelled(
-    opaque={"conv2d": "wider than one mixes neighbours", "topk": "an order among", "sort": "an order among",
-            "gather": "index differs"}
+    opaque={
+        "conv2d": "wider than one mixes neighbours",
+        "topk": "an order among",
+        "sort": "an order among",
+        "gather": "index differs",
+    }
 )
 class AcrossFields(nn.Module):
     """CCPM: padding, a convolution across neighbouring fields, the k largest in their order."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
-
 from spellings.harness import IDS, STEPS, D, K, M, N, U, ids, spelled, spelling_tests
+from torch import Tensor, nn
 
 BY_FIELD = {**{f"c{i}": ids() for i in range(K)}, **{f"t{i}": ids() for i in range(M)}}
 BY_COLUMN = {name: ids(1) for name in BY_FIELD}

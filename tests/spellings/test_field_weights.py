@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
-
 from spellings.harness import PAIRS, D, F, K, M, N, U, fields, spelled, spelling_tests
+from torch import Tensor, nn
 
 FIRST, SECOND = torch.triu_indices(F, F, 1)
 BY_FIELD = K * D * U + N * M * D * U

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
-
 from spellings.harness import D, F, K, M, N, U, fields, spelled, spelling_tests
+from torch import Tensor, nn
 
 SIZE, CONTEXT, TARGET = F * D, K * D, M * D
 HIDDEN, RANK, EXPERTS = 3, 2, 3

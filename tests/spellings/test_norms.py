@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import torch
+from spellings.harness import OVER_HISTORY, D, F, K, M, N, U, fields, spelled, spelling_tests
 from torch import Tensor, nn
-
-from spellings.harness import OVER_HISTORY, STEPS, D, F, K, M, N, U, fields, spelled, spelling_tests
 
 SIZE = F * D
 SPLIT = K * D * U + N * M * D * U

@@ -6,9 +6,8 @@ from itertools import combinations
 
 import torch
 from laws.harness import Like
-from torch import Tensor, nn
-
 from spellings.harness import PAIRS, D, F, K, M, N, U, fields, spelled, spelling_tests
+from torch import Tensor, nn
 
 FIRST, SECOND = torch.triu_indices(F, F, 1)
 CONTEXT_PAIRS, TARGET_PAIRS = K * (K - 1) // 2, M * (M - 1) // 2
@@ -119,8 +118,8 @@ class FieldAwareMasked(nn.Module):
         return torch.masked_select(products, self.mask).view(-1, PAIRS, D).sum(-1).exp()
 
 
-@spelled("rfft")
-@spelled("fft")
+@spelled("rfft", opaque=dict.fromkeys(["fft_rfft", "_conj", "fft_irfft"], "no rule"))
+@spelled("fft", opaque=dict.fromkeys(["fft_fft", "view_as_real", "view_as_complex", "fft_ifft", "real"], "no rule"))
 class Correlation(nn.Module):
     """Circular correlation of all pairs by the Fourier transform (HFM)."""
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import torch
 from laws.harness import Like
-from torch import Tensor, nn
-
 from spellings.harness import IDS, OVER_HISTORY, STEPS, D, N, U, ids, spelled, spelling_tests
+from torch import Tensor, nn
 
 OF_IDS = {"history": ids(STEPS), "target": ids()}
 LAYER = D * U + N * D * U

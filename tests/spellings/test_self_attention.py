@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import torch
 from laws.harness import Like
-from torch import Tensor, nn
-
 from spellings.harness import STEPS, N, fields, mask, spelled, spelling_tests
+from torch import Tensor, nn
 
 HEADS, A = 2, 32
 K, M, D = 20, 4, 16
@@ -218,9 +217,7 @@ class Causal(nn.Module):
         return (self.maps[3](mixed.transpose(1, 2).flatten(2)) @ target.unsqueeze(2)).squeeze(2)
 
 
-@spelled(
-    inputs=MASKED_HISTORY, context=["history", "kept"], work=2 * STEPS * D * A + N * (D * A + 2 * STEPS * A)
-)
+@spelled(inputs=MASKED_HISTORY, context=["history", "kept"], work=2 * STEPS * D * A + N * (D * A + 2 * STEPS * A))
 class MultiHeadTargetAttention(Maps):
     """A query [R, 1, H, d] of the target, keys and values of the history, scores filled with -2**32 + 1."""
 

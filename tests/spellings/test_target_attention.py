@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
-
 from spellings.harness import IDS, OVER_HISTORY, STEPS, D, N, U, ids, mask, spelled, spelling_tests
+from torch import Tensor, nn
 
 MASKED = {**OVER_HISTORY, "kept": mask(STEPS)}
 CONTEXT = ["history", "kept"]
@@ -57,9 +56,7 @@ class Interest(nn.Module):
         return torch.bmm(scores.unsqueeze(1), history).squeeze(1)
 
 
-@spelled(
-    inputs={"x": ids(STEPS + 1)}, context=[f"x[:, :{STEPS}]"], work=STEPS * D * U + N * (D * U + STEPS * (U + D))
-)
+@spelled(inputs={"x": ids(STEPS + 1)}, context=[f"x[:, :{STEPS}]"], work=STEPS * D * U + N * (D * U + STEPS * (U + D)))
 class OneTable(nn.Module):
     """History and target looked up together, as ids [R * (L + 1)], and told apart along axis 1."""
 
@@ -75,8 +72,12 @@ class OneTable(nn.Module):
         return (self.last(hidden).softmax(1) * history).sum(1)
 
 
-@spelled(inputs=OVER_HISTORY, context=["history"], work=STEPS * D * U + N * (D * U + STEPS * U),
-         opaque={"topk": "an order among elements", "sort": "an order among elements", "gather": "index differs"})  # fmt: skip
+@spelled(
+    inputs=OVER_HISTORY,
+    context=["history"],
+    work=STEPS * D * U + N * (D * U + STEPS * U),
+    opaque={"topk": "an order among elements", "sort": "an order among elements", "gather": "index differs"},
+)
 class Retrieved(nn.Module):
     """ETA, SIM: the steps nearest to the target, in their order, gathered from the history."""
 

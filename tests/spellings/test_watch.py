@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import torch
 from laws.harness import Like
-from torch import Tensor, nn
-
 from spellings.harness import IDS, STEPS, D, F, K, M, N, U, fields, ids, spelled, spelling_tests
+from torch import Tensor, nn
 
 SPLIT = K * D * U + N * M * D * U
 BY_FIELD = K * D * U + N * M * D * U
