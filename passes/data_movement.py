@@ -234,6 +234,12 @@ def ones(w: Workspace, shape: Sequence[Size], dtype: torch.dtype | None = None, 
     return filled(w, shape, 1.0, dtype or torch.get_default_dtype())
 
 
+@rule(aten.scalar_tensor.default, law="a constant varies along nothing")
+def scalar_tensor(w: Workspace, number: float, dtype: torch.dtype | None = None, **_: Any) -> Value:
+    """A number as a tensor without dims."""
+    return filled(w, (), number, dtype or torch.get_default_dtype())
+
+
 @rule(aten.full_like.default, law="a constant varies along nothing")
 def full_like(w: Workspace, x: Value, number: float, dtype: torch.dtype | None = None, **_: Any) -> Value:
     """A constant in the shape of another tensor."""

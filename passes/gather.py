@@ -154,7 +154,8 @@ def _step(tensor: Expr) -> int | None:
     if target is aten.arange.start and args[0] == 0:
         return 1
     if target is aten.arange.start_step and args[0] == 0:
-        return args[2] if isinstance(args[2], int) else None
+        step = args[2] if len(args) > 2 else 1
+        return step if isinstance(step, int) else None
     if target in (aten.mul.Scalar, aten.mul.Tensor) and isinstance(args[1], int):
         inner = _step(args[0])
         return None if inner is None else inner * args[1]

@@ -68,6 +68,7 @@ CASES = [
     Case("data_movement.arange", lambda c, t: c * torch.arange(4.0) + torch.arange(1, 5, dtype=t.dtype) * t[:, :1]),
     Case("data_movement.arange", lambda c, t: torch.arange(0, 1, 0.25) * t[:, :1] + c[:, :1]),
     Case("data_movement.arange", lambda c, t: torch.arange(t.shape[0])[:, None] + c[:, 0], refuses="rows are numbered"),
+    Case("data_movement.scalar_tensor", lambda c, t: torch.where(c[:, :2] > 0, torch.scalar_tensor(0.1), t)),
     Case("data_movement.zeros", lambda c, t: torch.zeros(t.shape[0], 1) + t.sum((1, 2)).unsqueeze(1)),
     Case("data_movement.ones", lambda c, t: torch.ones(t.shape[0] * 2, 1) - 0.5),
     Exact("data_movement.full_like", lambda c, t: torch.full_like(both(c, t), 3)),
