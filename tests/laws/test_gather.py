@@ -59,7 +59,8 @@ CASES = [
     Exact("gather.index", lambda c, t: c.view(-1, 12)[:, [0]] + t[:, 0, [3]]),
     Exact("gather.index", lambda c, t: both(c, t)[torch.arange(t.shape[0])].flatten(1)),
     Exact("gather.index", lambda c, t: both(c, t)[torch.ops.aten.arange.start_step(0, t.shape[0])].flatten(1)),
-    Exact("gather.index", lambda c, t: both(c, t)[torch.arange(t.shape[0]).flip(0)], refuses="not a constant", from_rows=1),
+    Exact("gather.index", lambda c, t: both(c, t)[torch.arange(t.shape[0]).flip(0)],
+          refuses="not a constant", from_rows=1),
     Exact("gather.index", lambda c, t: both(c, t)[[0]], refuses="rows are selected", from_rows=1),
     Exact("gather.index", lambda c, t: both(c, t)[:, :, None][:, [0, 2], :, [1, 3]], refuses="not neighbours"),
     # two gathers by an index kept as a parameter, as FwFM, AFM and FiBiNET store it
