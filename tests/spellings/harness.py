@@ -11,6 +11,7 @@ once per request; and that no op stays as the model wrote it but those in `opaqu
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -111,9 +112,12 @@ def spelled(
 
 
 def spelling_tests(module: str) -> Callable[..., None]:
-    """The test of all spellings of a module."""
+    """The test of all spellings of a module: of each class the first, and the others with RANKOPT_SWEEP=1."""
+    spellings = _SPELLINGS[module]
+    if not os.environ.get("RANKOPT_SWEEP"):
+        spellings = list({one.name.split("-")[0]: one for one in reversed(spellings)}.values())
 
-    @pytest.mark.parametrize("spelling", _SPELLINGS[module], ids=lambda one: one.name)
+    @pytest.mark.parametrize("spelling", spellings, ids=lambda one: one.name)
     def test_spelling(spelling: Spelling) -> None:
         torch.manual_seed(0)
         model = spelling.model().eval()
@@ -121,13 +125,22 @@ def spelling_tests(module: str) -> Callable[..., None]:
             check_refused(spelling, model)
             return
         captured = capture(model, (), spelling.rows(7, 0))
-        plans = [interpret(captured, spelling.roles, N, policy) for policy in CHOICES]
-        best = min(plans, key=lambda plan: plan.flops.at(N))
+        best = best_plan(spelling, captured)
         check_decisions(spelling, best)
         check_work(spelling, captured, best)
         check_scores(spelling, model, build(captured, spelling.roles, best))
 
     return test_spelling
+
+
+def best_plan(spelling: Spelling, captured: CapturedModel) -> Plan:
+    """The first plan within the bound, or else the one with the fewest multiply-adds."""
+    plans: list[Plan] = []
+    for policy in CHOICES:
+        plans.append(interpret(captured, spelling.roles, N, policy))
+        if spelling.work is None or plans[-1].flops.at(N) / 2 <= TOLERANCE * spelling.work:
+            return plans[-1]
+    return min(plans, key=lambda plan: plan.flops.at(N))
 
 
 def check_refused(spelling: Spelling, model: nn.Module) -> None:
