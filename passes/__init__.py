@@ -8,6 +8,7 @@ if __name__ != "rankopt.passes":
     raise ImportError("import rankopt.passes, not passes: a second copy would register every rule twice")
 
 from rankopt.passes import (
+    assignment,
     attention,
     bilinear,
     concatenation,
@@ -17,7 +18,10 @@ from rankopt.passes import (
     linear,
     normalization,
     opaque,
+    recurrent,
     reductions,
+    rowwise,
+    segments,
     softmax,
 )
 
@@ -25,13 +29,17 @@ PASSES = (
     data_movement,
     gather,
     concatenation,
+    assignment,
     elementwise,
     linear,
     bilinear,
     reductions,
+    segments,
     softmax,
     normalization,
     attention,
+    recurrent,
+    rowwise,
     opaque,
 )
 """All passes, in the order in which reports list them."""

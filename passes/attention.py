@@ -9,7 +9,8 @@ import math
 
 import torch
 
-from rankopt.axes import Rows
+from rankopt.axes import Rows, Size
+from rankopt.dims import from_tensor
 from rankopt.passes.bilinear import matmul
 from rankopt.passes.data_movement import transpose
 from rankopt.passes.elementwise import add, apply, mul
@@ -43,12 +44,19 @@ def attention(
         raise Refusal("rows are summed")
     scores = matmul(w, mul(w, query, scale if scale is not None else 1.0 / math.sqrt(width)), transpose(w, key, -1, -2))
     if causal:
-        raise Refusal("a causal mask")
+        mask = _causal(w, query.shape[-2], key.shape[-2])
     if mask is not None and mask.dtype == torch.bool:
         scores = apply(w, aten.where.ScalarOther, mask, scores, -math.inf)
     elif mask is not None:
         scores = add(w, scores, mask)
     return matmul(w, over(w, scores, -1, safe=True), value)
+
+
+def _causal(w: Workspace, queries: Size, keys: Size) -> Value:
+    """A query sees the keys up to its own place: [q, k]."""
+    if isinstance(queries, Rows) or isinstance(keys, Rows):
+        raise Refusal("attention among rows")
+    return from_tensor(w, w.program.constant(torch.ones(queries, keys, dtype=torch.bool).tril()))
 
 
 def _shared(*values: Value) -> bool:

@@ -1,4 +1,4 @@
-"""Products of two activations, and of activations with weights: matmul, bmm, einsum.
+"""Products of two activations, and of activations with weights: matmul, bmm, einsum, tensordot.
 
     Q K^T with Q, K = cat(context, target)  ->  a grid of four blocks, each of its own rank
 
@@ -56,6 +56,17 @@ def einsum(w: Workspace, equation: str, operands: Sequence[Value], path: Sequenc
     if any(len(set(spec)) < len(spec) for spec in inputs):
         raise Refusal("a diagonal in an einsum")
     return product(w, operands, inputs, out)
+
+
+@rule(aten.tensordot.default, law="a product with named axes, summed over those that are paired")
+def tensordot(w: Workspace, x: Value, y: Value, dims_x: Sequence[int], dims_y: Sequence[int]) -> Value:
+    """`tensordot(x, y, dims)`: the dims of x that are left, then those of y."""
+    left = [f"x{i}" for i in range(x.ndim)]
+    right = [f"y{i}" for i in range(y.ndim)]
+    for i, j in zip(dims_x, dims_y, strict=True):
+        right[y.dim(j)] = left[x.dim(i)]
+    out = [name for name in (*left, *right) if (name in left) != (name in right)]
+    return product(w, [x, y], [left, right], out)
 
 
 def product(w: Workspace, values: Sequence[Value], specs: Sequence[Sequence[str]], out: Sequence[str]) -> Value:

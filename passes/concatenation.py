@@ -13,7 +13,7 @@ import torch
 from rankopt import dims
 from rankopt.algebra import coalesce
 from rankopt.axes import ROW, Group, Rows, Size
-from rankopt.passes.data_movement import unsqueeze
+from rankopt.passes.data_movement import full_like, unsqueeze
 from rankopt.passes.elementwise import to_dtype
 from rankopt.passes.gather import take
 from rankopt.program import aten
@@ -99,6 +99,39 @@ def stack(w: Workspace, xs: Sequence[Value], dim: int = 0) -> Value:
     """A new dim along which the operands lie."""
     at = dim % (xs[0].ndim + 1)
     return cat(w, [unsqueeze(w, x, at) for x in xs], at)
+
+
+@rule(aten.constant_pad_nd.default, law="padding is cat with a constant")
+def constant_pad(w: Workspace, x: Value, sizes: Sequence[Size], number: float | None = 0) -> Value:
+    """`sizes` holds how many places come before and after each dim, the last dim first; below zero they are cut off."""
+    for i in range(0, len(sizes), 2):
+        at = x.ndim - 1 - i // 2
+        before, after = sizes[i], sizes[i + 1]
+        if before == after == 0:
+            continue
+        whole = x.shape[at]
+        if isinstance(before, Rows) or isinstance(after, Rows) or isinstance(whole, Rows):
+            raise Refusal("rows are padded")
+        x = take(w, x, at, np.arange(whole)[max(-before, 0) : whole + min(after, 0)])
+        blocks = [_block(w, x, at, count, number or 0) for count in (before, after)]
+        x = cat(w, [*blocks[0], x, *blocks[1]], at)
+    return x
+
+
+def _block(w: Workspace, x: Value, at: int, count: int, number: float) -> list[Value]:
+    """Places of a constant, `count` of them along dim `at` of `x`; none, if it is not positive."""
+    if count <= 0:
+        return []
+    axes: Group = (w.axes.fresh(count),) if count > 1 else ()
+    return [Value((*x.groups[:at], axes, *x.groups[at + 1 :]), full_like(w, x, number).node)]
+
+
+@rule(aten.pad.default, law="padding is cat with a constant")
+def pad(w: Workspace, x: Value, sizes: Sequence[Size], mode: str = "constant", number: float | None = None) -> Value:
+    """`pad` in its other modes repeats places of x."""
+    if mode != "constant":
+        raise Refusal("padding by places of the tensor")
+    return constant_pad(w, x, sizes, number)
 
 
 # ------------------------------------------------------------------------------------------------------ split

@@ -13,6 +13,7 @@ import torch
 
 from rankopt import dims
 from rankopt.axes import ROW, Group, Rows, Size
+from rankopt.dims import from_tensor
 from rankopt.operands import Operand
 from rankopt.program import aten
 from rankopt.rules import Refusal, rule
@@ -204,6 +205,17 @@ def filled(w: Workspace, shape: Sequence[Size], number: float | Rows, dtype: tor
     return Value(tuple(groups), leaf(Operand(w.program.number(number, dtype or torch.tensor(number).dtype), ())))
 
 
+@rule(aten.arange.default, aten.arange.start, aten.arange.start_step, law="a constant varies along its own dim alone")
+def arange(w: Workspace, *bounds: Any, dtype: torch.dtype | None = None, **options: Any) -> Value:
+    """Numbers known when compiling. `arange(R)` is not among them: it differs between candidates."""
+    if any(isinstance(bound, Rows) for bound in bounds):
+        raise Refusal("rows are numbered")
+    target = (aten.arange.default, aten.arange.start, aten.arange.start_step)[len(bounds) - 1]
+    numbers = torch.arange(*bounds, dtype=dtype, device="meta")
+    shape = tuple(numbers.shape)
+    return from_tensor(w, w.program.call(target, *bounds, shape=shape, out=numbers.dtype, dtype=dtype, **options))
+
+
 @rule(aten.full.default, law="a constant varies along nothing")
 def full(w: Workspace, shape: Sequence[Size], number: float, dtype: torch.dtype | None = None, **_: Any) -> Value:
     """`full([R, 1], v)` has no rows of its own."""
@@ -220,6 +232,12 @@ def zeros(w: Workspace, shape: Sequence[Size], dtype: torch.dtype | None = None,
 def ones(w: Workspace, shape: Sequence[Size], dtype: torch.dtype | None = None, **_: Any) -> Value:
     """`ones([R, 1])`."""
     return filled(w, shape, 1.0, dtype or torch.get_default_dtype())
+
+
+@rule(aten.scalar_tensor.default, law="a constant varies along nothing")
+def scalar_tensor(w: Workspace, number: float, dtype: torch.dtype | None = None, **_: Any) -> Value:
+    """A number as a tensor without dims."""
+    return filled(w, (), number, dtype or torch.get_default_dtype())
 
 
 @rule(aten.full_like.default, law="a constant varies along nothing")

@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 
 from rankopt import dims
-from rankopt.axes import ROW, Group, Rows, Size
+from rankopt.axes import ROW, Group, Rows, Size, group_size
 from rankopt.evaluate import force
 from rankopt.operands import Operand, size_of
-from rankopt.program import aten
+from rankopt.passes.elementwise import mul
+from rankopt.passes.reductions import extremum, mean, sum_
+from rankopt.program import Expr, aten
 from rankopt.rules import Refusal, rule
 from rankopt.structure import pick
-from rankopt.values import Cat, Node, Part, Value, leaf
+from rankopt.values import Cat, Node, Part, Sum, Value, leaf
 from rankopt.workspace import Workspace
 
 
@@ -115,6 +117,8 @@ def _int(size: Size) -> int:
 def index(w: Workspace, x: Value, indices: Sequence[Value | None]) -> Value:
     """`x[:, i, j]`: neighbouring dims indexed together, as when a triangle is taken from a Gram matrix."""
     dims_ = [dim for dim, i in enumerate(indices) if i is not None]
+    if len(dims_) == 1 and x.groups[dims_[0]] == (ROW,) and row_step(indices[dims_[0]]) == 1:
+        return x  # every row, by its number
     if not dims_ or dims_ != list(range(dims_[0], dims_[-1] + 1)):
         raise Refusal("the indexed dims are not neighbours")
     arrays = [_constant(i) for i in indices if i is not None]
@@ -133,6 +137,31 @@ def index(w: Workspace, x: Value, indices: Sequence[Value | None]) -> Value:
         return picked
     inner = dims.view(w, Value((picked.groups[first],), picked.node), list(flat.shape))
     return Value((*picked.groups[:first], *inner.groups, *picked.groups[first + 1 :]), inner.node)
+
+
+def row_step(index: Value | None) -> int | None:
+    """`k`, if the value is `k * arange(R)`: the number of each row, as offsets and indices spell it."""
+    operand = index.node.operand if isinstance(index, Value) and isinstance(index.node, Sum) else None
+    if operand is None or index is None or index.groups != ((ROW,),) or operand.axes != (ROW,):
+        return None
+    return _step(operand.tensor)
+
+
+def _step(tensor: Expr) -> int | None:
+    target, args = tensor.target, tensor.args
+    if target is aten.arange.default:
+        return 1
+    if target is aten.arange.start and args[0] == 0:
+        return 1
+    if target is aten.arange.start_step and args[0] == 0:
+        step = args[2] if len(args) > 2 else 1
+        return step if isinstance(step, int) else None
+    if target in (aten.mul.Scalar, aten.mul.Tensor) and isinstance(args[1], int):
+        inner = _step(args[0])
+        return None if inner is None else inner * args[1]
+    if target is aten._to_copy.default and not tensor.dtype.is_floating_point:
+        return _step(args[0])
+    return None
 
 
 @rule(aten.embedding.default, law="lookup(cat(c, t)) = cat(lookup(c), lookup(t))")
@@ -163,3 +192,52 @@ def embedding(w: Workspace, table: Value, ids: Value, padding_idx: int = -1, *_:
 
     found = Value((*ids.groups, width), look_up(ids.node))
     return dims.rename_value(found, {axis: w.axes.fresh(axis.size) for axis in width})
+
+
+SUM, MAX = 0, 2
+"""Modes of a bag; the one between is the mean."""
+
+
+@rule(
+    aten.embedding_bag.default, aten._embedding_bag.default, aten._embedding_bag_forward_only.default,
+    law="a bag of equally many ids per row is a reduced lookup",
+)  # fmt: skip
+def embedding_bag(
+    w: Workspace,
+    table: Value,
+    ids: Value,
+    offsets: Value,
+    scale_grad_by_freq: bool = False,
+    mode: int = 0,
+    sparse: bool = False,
+    weights: Value | None = None,
+    include_last_offset: bool = False,
+    padding: int = -1,
+) -> tuple[Value, None, None, None]:
+    """Ids `[R * k]` with offsets `k * arange(R)` are `[R, k]`. What torch returns besides is for the backward pass."""
+    step = row_step(offsets)
+    inner = ids.groups[0][1:]
+    if include_last_offset or step is None or ids.groups[0][:1] != (ROW,) or step != group_size(inner):
+        raise Refusal("bags whose sizes are not known when compiling")
+    bags = Value(((ROW,), inner), ids.node)
+    rows = embedding(w, table, bags)  # [R, k, d]
+    if padding >= 0:
+        raise Refusal("bags with padding")
+    if weights is not None:
+        rows = mul(w, rows, Value(((ROW,), weights.groups[0][1:], ()), weights.node))
+    if mode == MAX:
+        found = extremum(w, rows, [1], False, aten.amax.default, aten.maximum.default)
+    else:
+        found = sum_(w, rows, 1) if mode == SUM else mean(w, rows, 1)
+    return found, None, None, None
+
+
+@rule(aten.embedding_bag.padding_idx, law="a bag of equally many ids per row is a reduced lookup")
+def embedding_bag_with_padding(
+    w: Workspace, table: Value, ids: Value, offsets: Value, *options: Any
+) -> tuple[Value, None, None, None]:
+    """Here a padding of None is none, and one below zero counts from the end of the table."""
+    *others, padding = options
+    if padding is not None:
+        raise Refusal("bags with padding")
+    return embedding_bag(w, table, ids, offsets, *others)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rankopt.passes.bilinear import matmul
+from rankopt.passes.bilinear import matmul, product
 from rankopt.passes.elementwise import add, mul
 from rankopt.program import aten
 from rankopt.rules import Refusal, rule
@@ -33,8 +33,11 @@ def addmm(w: Workspace, bias: Value, x: Value, y: Value, beta: float = 1, alpha:
     return add(w, product, bias if beta == 1 else mul(w, bias, beta))
 
 
-@rule(aten.conv1d.default, law="a convolution of width one is a linear layer over channels")
-def conv1d(
+@rule(
+    aten.conv1d.default, aten.conv1d.padding, aten.conv2d.default, aten.conv2d.padding,
+    law="a convolution of width one is a linear layer over channels",
+)  # fmt: skip
+def convolution(
     w: Workspace,
     x: Value,
     weight: Value,
@@ -44,9 +47,30 @@ def conv1d(
     dilation: Sequence[int] = (1,),
     groups: int = 1,
 ) -> Value:
-    """`[n, i, l] -> [n, o, l]` with a weight `[o, i, 1]`, as CIN is often spelled."""
-    plain = list(stride) == [1] and (padding == "valid" or list(padding) == [0]) and groups == 1
-    if weight.shape[2] != 1 or not plain or x.ndim != 3:
+    """`[n, i, *places] -> [n, o, *places]` with a weight `[o, i, 1, ..]`, as CIN is often spelled."""
+    plain = set(stride) == {1} and (isinstance(padding, str) or set(padding) == {0}) and groups == 1
+    if set(weight.shape[2:]) != {1} or not plain or x.ndim != weight.ndim:
         raise Refusal("a convolution wider than one mixes neighbours")
-    product = matmul(w, Value(weight.groups[:2], weight.node), x)
-    return product if bias is None else add(w, product, Value((*bias.groups, ()), bias.node))
+    places = [f"place {i}" for i in range(x.ndim - 2)]
+    channels = Value(weight.groups[:2], weight.node)
+    result = product(w, [channels, x], [["out", "in"], ["row", "in", *places]], ["row", "out", *places])
+    return result if bias is None else add(w, result, Value((*bias.groups, *[()] * len(places)), bias.node))
+
+
+@rule(aten.convolution.default, law="a convolution of width one is a linear layer over channels")
+def convolution_decomposed(
+    w: Workspace,
+    x: Value,
+    weight: Value,
+    bias: Value | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool,
+    output_padding: Sequence[int],
+    groups: int,
+) -> Value:
+    """The form that convolutions have after decomposition."""
+    if transposed:
+        raise Refusal("a transposed convolution")
+    return convolution(w, x, weight, bias, stride, padding, dilation, groups)

@@ -60,6 +60,14 @@ def layer_norm(
     return Value(x.groups, node)
 
 
+@rule(aten.native_layer_norm.default, law="moments of [x_c; x_t] are joined by Chan's formula")
+def layer_norm_decomposed(
+    w: Workspace, x: Value, shape: Sequence[int], weight: Value | None, bias: Value | None, eps: float
+) -> tuple[Value, None, None]:
+    """The form that layer norm has after decomposition; its moments are for the backward pass."""
+    return layer_norm(w, x, shape, weight, bias, eps), None, None
+
+
 def _align(w: Workspace, x: Value, parameter: Value, chosen: Sequence[int]) -> Node:
     own = freshen(w, parameter)
     for i, d in enumerate(chosen):

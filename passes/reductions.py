@@ -17,7 +17,7 @@ from rankopt import operands as ops
 from rankopt.axes import ROW, Axis, Group
 from rankopt.evaluate import force
 from rankopt.operands import Operand, size_of
-from rankopt.passes.elementwise import to_dtype
+from rankopt.passes.elementwise import apply, to_dtype
 from rankopt.program import Expr, aten
 from rankopt.rules import Refusal, rule
 from rankopt.values import Cat, Node, Value, leaf
@@ -67,6 +67,49 @@ def mean(w: Workspace, x: Value, dim: Any = None, keepdim: bool = False, dtype: 
         raise Refusal("a dim has no elements")
     result = sum_(w, x, dim, keepdim, dtype)
     return Value(result.groups, algebra.scale(result.node, 1.0 / count))
+
+
+def variance(w: Workspace, x: Value, dim: Any, correction: float, keepdim: bool) -> Value:
+    """`sum (x - mean)^2 / (count - correction)`. Differences are evaluated first, or the large squares would cancel."""
+    chosen = reduced_dims(x, dim)
+    count = math.prod(size for d in chosen if isinstance(size := x.shape[d], int))
+    if count <= correction:
+        raise Refusal("a variance of too few elements")
+    apart = apply(w, aten.sub.Tensor, x, mean(w, x, chosen, keepdim=True))
+    total = sum_(w, apply(w, aten.square.default, apart), chosen, keepdim)
+    return Value(total.groups, algebra.scale(total.node, 1.0 / (count - correction)))
+
+
+@rule(aten.var.correction, law="var = sum (x - mean)^2 / (count - correction)")
+def var(w: Workspace, x: Value, dim: Any = None, *, correction: float | None = None, keepdim: bool = False) -> Value:
+    """`var(dim, correction=1)`."""
+    return variance(w, x, dim, 1 if correction is None else correction, keepdim)
+
+
+@rule(aten.var.dim, aten.var.default, law="var = sum (x - mean)^2 / (count - 1)")
+def var_unbiased(w: Workspace, x: Value, *options: Any, unbiased: bool = True, keepdim: bool = False) -> Value:
+    """`var(dim, unbiased=True)`."""
+    dim, given, keepdim = _options(options, unbiased, keepdim)
+    return variance(w, x, dim, float(given), keepdim)
+
+
+@rule(aten.std.correction, law="std = sqrt(var)")
+def std(w: Workspace, x: Value, dim: Any = None, *, correction: float | None = None, keepdim: bool = False) -> Value:
+    """`std(dim, correction=1)`."""
+    return apply(w, aten.sqrt.default, var(w, x, dim, correction=correction, keepdim=keepdim))
+
+
+@rule(aten.std.dim, aten.std.default, law="std = sqrt(var)")
+def std_unbiased(w: Workspace, x: Value, *options: Any, unbiased: bool = True, keepdim: bool = False) -> Value:
+    """`std(dim, unbiased=True)`."""
+    return apply(w, aten.sqrt.default, var_unbiased(w, x, *options, unbiased=unbiased, keepdim=keepdim))
+
+
+def _options(options: Sequence[Any], unbiased: bool, keepdim: bool) -> tuple[Any, bool, bool]:
+    """`(dim, unbiased, keepdim)` of calls `f(unbiased)` and `f(dim, unbiased, keepdim)`."""
+    if len(options) == 1 and isinstance(options[0], bool):
+        return None, options[0], keepdim
+    return (*options, *(None, unbiased, keepdim)[len(options) :])
 
 
 # ------------------------------------------------------------------------------------------------------ maximum

@@ -6,6 +6,7 @@ rows ("opaque"). Every node is labelled with what was found out about it, and ev
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -200,7 +201,7 @@ class Interpreter(fx.Interpreter):
             return None
         tensors = [leaf for leaf in values if isinstance(leaf, Value)]
         metas = pytree.tree_leaves(self._node.meta.get("val") if self._node else None)
-        if not all(isinstance(meta, torch.Tensor) and _is_index(meta) for meta in metas):
+        if not all(isinstance(meta, torch.Tensor) and self._is_index(meta) for meta in metas):
             return None
         if any(value.known is None for value in tensors) or torch.Tag.nondeterministic_seeded in target.tags:
             return None
@@ -211,10 +212,17 @@ class Interpreter(fx.Interpreter):
             result = target(*args, **{**kwargs, **({"device": "cpu"} if "device" in kwargs else {})})
         return pytree.tree_map(lambda tensor: constant_value(self.w, tensor), result)
 
+    def _is_index(self, meta: torch.Tensor) -> bool:
+        """Whether a tensor may be an index or a mask, small enough to be computed when compiling."""
+        sizes = [size for size in self._shape(meta) if isinstance(size, int)]
+        return len(sizes) == meta.ndim and not meta.dtype.is_floating_point and math.prod(sizes) <= 1 << 20
+
     def _opaque(self, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The op as it stands in the model, on tiled rows (whose strides no view can rely on)."""
         target = aten.reshape.default if target in VIEWS else target
         args, kwargs = self._tensors((args, kwargs))
+        if target in REINTERPRETING:
+            args = (self.w.program.contiguous(args[0]), *args[1:])
         meta = self._node.meta.get("val") if self._node else None
         if isinstance(meta, torch.Tensor):
             if target is aten.reshape.default and args[0].shape is not None:
@@ -265,14 +273,12 @@ class Interpreter(fx.Interpreter):
         self.result.decisions.append(Decision(self._name(), op, rule, refusal))
 
 
-def _is_index(meta: torch.Tensor) -> bool:
-    """Whether a tensor may be an index or a mask, small enough to be computed when compiling."""
-    static = all(isinstance(size, int) for size in meta.shape)
-    return static and not meta.dtype.is_floating_point and meta.numel() <= 1 << 20
-
-
 VIEWS = frozenset({aten.view.default, aten._unsafe_view.default})
 """Reshapes that ask for strides; a tiled tensor has others than the model's."""
+
+
+REINTERPRETING = frozenset({aten.view_as_complex.default, aten.view.dtype})
+"""Views that read neighbouring elements as one, which have to lie side by side."""
 
 
 def _is_value(leaf: Any) -> bool:

@@ -122,6 +122,7 @@ class Program:
 
     origin: Origin = Origin()
     constants: dict[str, torch.Tensor] = field(default_factory=dict[str, torch.Tensor])
+    _integers: dict[str, torch.Tensor] = field(default_factory=dict[str, torch.Tensor])
     _memo: dict[Any, Expr] = field(default_factory=dict[Any, Expr])
     _row_source: tuple[Expr, int] | None = None
 
@@ -137,6 +138,8 @@ class Program:
 
     def weight(self, name: str, tensor: torch.Tensor) -> Expr:
         """A parameter or buffer of the model, by its original name."""
+        if not tensor.dtype.is_floating_point:
+            self._integers[name] = tensor
         return self._make(Leaf.WEIGHT, (name,), {}, tuple(tensor.shape), tensor.dtype, Stage.WEIGHT, frozenset())
 
     def constant(self, array: np.ndarray[Any, Any] | torch.Tensor) -> Expr:
@@ -152,6 +155,12 @@ class Program:
             expr = self._make(Leaf.CONSTANT, (name,), {}, shape, tensor.dtype, Stage.WEIGHT, frozenset())
             self._memo[key] = expr
         return self._memo[key]
+
+    def literal(self, expr: Expr) -> torch.Tensor | None:
+        """The numbers of an integer weight, or of a constant, as they are known when compiling."""
+        if expr.target is Leaf.WEIGHT:
+            return self._integers.get(expr.args[0])
+        return self.constants[expr.args[0]] if expr.target is Leaf.CONSTANT else None
 
     def number(self, value: float, dtype: torch.dtype) -> Expr:
         """A constant tensor `[]`. It is kept in double precision and rounded to `dtype` where it is used, so that a run
@@ -253,6 +262,10 @@ class Program:
             return x
         sizes = [-1 if new == old else self.size(new) for new, old in zip(shape, x.dims, strict=True)]
         return self.call(aten.expand.default, x, sizes, shape=tuple(shape), out=x.dtype)
+
+    def contiguous(self, x: Expr) -> Expr:
+        """A copy in the order of the dims."""
+        return self.call(aten.clone.default, x, shape=x.shape, out=x.dtype, memory_format=torch.contiguous_format)
 
     def index_select(self, x: Expr, dim: int, index: np.ndarray[Any, Any]) -> Expr:
         """The places `index` of `dim`: nothing, a slice, or a gather; gathers of gathers are one."""

@@ -36,7 +36,8 @@ CASES = [
     Law(lambda c, t: attend(t, c, c, (c[..., 0] > 0).unsqueeze(1))),  # some contexts are masked altogether
     Law(lambda c, t: attend(t, both(c, t), both(c, t), (both(c, t)[..., 0] > 9).unsqueeze(1))),  # all of it masked
     Law(lambda c, t: attend(t, t, t), refuses="no part of query, key or value is rank-2"),
-    Law(lambda c, t: attend(c, c, c, is_causal=True) + t[:, :1], refuses="a causal mask"),
+    Law(lambda c, t: attend(both(c, t), both(c, t), both(c, t), is_causal=True)),
+    Law(lambda c, t: attend(t, c, c, is_causal=True) + attend(c, c, c, is_causal=True)[:, :2], once="_safe_softmax"),
     # as layers spell it
     Case(
         "softmax.softmax",

@@ -21,6 +21,8 @@ def gram(c: Tensor, t: Tensor) -> Tensor:
 per_field = {"w": nn.Parameter(torch.randn(6, 4, 3))}
 matrix = {"w": nn.Parameter(torch.randn(6, 5))}
 
+over_both = {"w": torch.randn(4, 6, 3)}
+
 CASES = [
     Case("bilinear.matmul", lambda c, t: torch.bmm(fields(c, t), fields(c, t).mT)),
     Case("bilinear.matmul", lambda c, t: gram(c, t)[:, [2, 3, 3], [0, 1, 2]]),
@@ -51,6 +53,8 @@ CASES = [
     Case("bilinear.einsum", lambda c, t: EINSUM("rfd", fields(c, t)) + EINSUM("rfd->dfr", fields(c, t))),
     Case("bilinear.einsum", lambda c, t: EINSUM("rfd,rfd", c[:, :2], t), refuses="rows are summed"),
     Case("bilinear.einsum", lambda c, t: EINSUM("...d,...d->...", c[:, :2], t), refuses="an ellipsis"),
+    Case("bilinear.tensordot", lambda c, t, w: torch.tensordot(fields(c, t), w, ([2], [0])), given=over_both),
+    Case("bilinear.tensordot", lambda c, t, w: torch.tensordot(fields(c, t), w, ([1, 2], [1, 0])), given=over_both),
     Case("bilinear.einsum", lambda c, t: EINSUM("rdd->rd", gram(c, t)), refuses="a diagonal"),
     # interactions, as models spell them
     Case("bilinear.matmul", lambda c, t: (gram(c, t) * 0.5).reshape(-1, 2, 3, 6).sum(2)),

@@ -7,7 +7,9 @@ from functools import partial
 import torch
 from laws.harness import Case, law_tests
 from torch import Tensor
+from torch.nn import functional as F
 
+ATEN = torch.ops.aten
 Exact = partial(Case, exact=True)
 
 
@@ -32,6 +34,12 @@ CASES = [
     Exact("concatenation.stack", lambda c, t: torch.stack([c[:, 0], t[:, 1], c[:, 2]], 1)),
     Exact("concatenation.stack", lambda c, t: torch.stack([c[:, 0], t[:, 1]], -1).exp(), once="exp"),
     Exact("concatenation.stack", lambda c, t: torch.stack([c[:, 0], t[:, 1]], 0)),
+    Exact("concatenation.pad", lambda c, t: F.pad(both(c, t), (1, 2, 0, 3), value=0.5).relu(), once="relu"),
+    Exact("concatenation.pad", lambda c, t: F.pad(both(c, t), (-1, 1, 1, -2))),
+    Exact("concatenation.pad", lambda c, t: F.pad(both(c, t), (0, 0, 0, 0, 1, 0)), refuses="rows are padded"),
+    Exact("concatenation.pad", lambda c, t: F.pad(both(c, t), (1, 1), "reflect"), refuses="places of", from_rows=1),
+    Exact("concatenation.constant_pad", lambda c, t: ATEN.constant_pad_nd(both(c, t), [0, 1, 2, 0], -1.0)),
+    Exact("concatenation.constant_pad", lambda c, t: ATEN.constant_pad_nd(t, [0] * 5 + [1]), refuses="rows are padded"),
     Exact("concatenation.split_with_sizes", lambda c, t: torch.cat(both(c, t).split([1, 3, 2], 1)[::-1], 1)),
     Exact("concatenation.split", lambda c, t: torch.cat(both(c, t).flatten(1).split(5, 1)[1:3], 1)),
     Exact(

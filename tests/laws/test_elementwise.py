@@ -63,7 +63,7 @@ test_cases = law_tests(CASES)
 
 # ------------------------------------------------------------------------------------------------------ every function
 
-INTEGERS = ("bitwise", "logical")
+INTEGERS = ("bitwise", "logical", "__and__", "__or__", "__xor__")
 CONDITIONS = ("where", "masked_fill")
 EXTRA: dict[Any, tuple[Any, ...]] = {
     aten.threshold.default: (0.1, 0.2),

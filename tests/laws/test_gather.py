@@ -24,7 +24,22 @@ PLACES = {"i": torch.tensor([5, 0, 2, 2])}
 first_order = {"table": nn.Embedding(8, 1)}
 table = {"table": nn.Embedding(8, 4)}
 offsets = {"table": nn.Embedding(40, 4), "offsets": torch.arange(5) * 8}
+BAG = torch.ops.aten.embedding_bag.default
+
+
+def bags(mode: str, padding: int | None = None) -> nn.Module:
+    return nn.EmbeddingBag(8, 4, mode=mode, padding_idx=padding)
+
+
+def numbers(x: Tensor) -> Tensor:
+    """The number of each row."""
+    return torch.arange(x.shape[0])
+
+
 ids = partial(Exact, "gather.embedding", c=Like((3,), high=8), t=Like((2,), high=8))
+Bag = partial(Case, c=Like((3,), high=8), t=Like((2,), high=8), from_rows=1)
+bag = partial(Bag, "gather.embedding_bag_with_padding", given={"table": bags("sum")})
+plain = partial(Bag, "gather.embedding_bag", given=table)
 
 CASES = [
     Exact("gather.select", lambda c, t: both(c, t)[:, 2] + both(c, t)[:, -1]),
@@ -42,6 +57,10 @@ CASES = [
     Exact("gather.index", lambda c, t: both(c, t)[:, [[0, 1], [3, 5]]]),
     Case("gather.index", lambda c, t: torch.bmm(both(c, t), both(c, t).mT)[:, PAIRS[0], PAIRS[1]]),
     Exact("gather.index", lambda c, t: c.view(-1, 12)[:, [0]] + t[:, 0, [3]]),
+    Exact("gather.index", lambda c, t: both(c, t)[torch.arange(t.shape[0])].flatten(1)),
+    Exact("gather.index", lambda c, t: both(c, t)[torch.ops.aten.arange.start_step(0, t.shape[0])].flatten(1)),
+    Exact("gather.index", lambda c, t: both(c, t)[torch.arange(t.shape[0]).flip(0)],
+          refuses="not a constant", from_rows=1),
     Exact("gather.index", lambda c, t: both(c, t)[[0]], refuses="rows are selected", from_rows=1),
     Exact("gather.index", lambda c, t: both(c, t)[:, :, None][:, [0, 2], :, [1, 3]], refuses="not neighbours"),
     # two gathers by an index kept as a parameter, as FwFM, AFM and FiBiNET store it
@@ -67,6 +86,17 @@ LOOKUPS = [
     ids(lambda c, t, table: table(torch.cat([t, c], 1)).sum(1), once="embedding", given=first_order, exact=False),
     ids(lambda c, t, table: F.embedding(torch.cat([c, t], 1).int(), table.weight, 0), once="embedding", given=table),
     ids(lambda c, t: F.embedding(c * 0, t.float()), refuses="the table has rows", from_rows=1),
+    # bags: a column of ids each, or as many ids per row as there are columns
+    bag(lambda c, t, table: table(c[:, 0], numbers(c)) + table(t[:, 0], numbers(t)), once="embedding"),
+    bag(lambda c, t, table: table(torch.cat([c, t], 1)), once="embedding"),
+    bag(lambda c, t, table: table(torch.cat([c, t], 1)), once="embedding", given={"table": bags("mean")}),
+    bag(lambda c, t, table: table(torch.cat([c, t], 1)), once="embedding", given={"table": bags("max")}),
+    bag(lambda c, t, table: table(c.flatten(), numbers(c) * 3) * table(t)),
+    bag(lambda c, t, table: table(t, per_sample_weights=t * 0.5) + table(c)),
+    bag(lambda c, t, table: table(t.flatten(), numbers(t)), refuses="bags whose sizes"),
+    bag(lambda c, t, table: table(t), refuses="bags with padding", given={"table": bags("sum", 0)}),
+    plain(lambda c, t, table: BAG(table.weight, t.flatten(), numbers(t) * 2)[0]),
+    plain(lambda c, t, table: BAG(table.weight, t.flatten(), numbers(t))[0], refuses="bags whose sizes"),
 ]  # fmt: skip
 
 test_cases = law_tests([*CASES, *LOOKUPS])

@@ -23,6 +23,13 @@ def fields(c: Tensor, t: Tensor) -> Tensor:
 wide = {"w": nn.Linear(24, 5)}
 narrow = {"w": nn.Linear(4, 5)}
 conv = {"w": nn.Conv1d(6, 5, 1)}
+grouped = nn.Conv1d(6, 6, 1, groups=2)
+WIDE = "wider than one"
+
+
+def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, transposed: bool = False) -> Tensor:
+    return torch.ops.aten.convolution(x, weight, bias, [1], [0], [1], transposed, [0], 1)
+
 
 CASES = [
     Case("linear.linear", lambda c, t, w: w(flat(c, t)), given=wide),
@@ -39,9 +46,20 @@ CASES = [
         "linear.addmm", lambda c, t, w: torch.addmm(w.bias, flat(c, t), w.weight.t(), beta=0.5, alpha=2.0), given=wide
     ),
     Case("linear.addmm", lambda c, t: torch.baddbmm(c, c, t.mT @ t)),
-    Case("linear.conv1d", lambda c, t, w: w(fields(c, t)), given=conv),
-    Case("linear.conv1d", lambda c, t, w: F.conv1d(fields(c, t), w.weight), given=conv),
-    Case("linear.conv1d", lambda c, t, w: w(fields(c, t)), refuses="wider than one", given={"w": nn.Conv1d(6, 5, 2)}),
+    Case("linear.convolution", lambda c, t, w: w(fields(c, t)), given=conv),
+    Case("linear.convolution", lambda c, t, w: F.conv1d(fields(c, t), w.weight, padding="same"), given=conv),
+    Case("linear.convolution", lambda c, t, w: w(fields(c, t).unsqueeze(2)), given={"w": nn.Conv2d(6, 5, (1, 1))}),
+    Case("linear.convolution", lambda c, t, w: w(fields(c, t)), refuses=WIDE, given={"w": nn.Conv1d(6, 5, 2)}),
+    Case("linear.convolution", lambda c, t, w: w(fields(c, t)), refuses=WIDE, given={"w": nn.Conv1d(6, 6, 1, 2)}),
+    Case("linear.convolution", lambda c, t, w: w(fields(c, t)), refuses=WIDE, given={"w": nn.Conv1d(6, 6, 1, 1, 1)}),
+    Case("linear.convolution", lambda c, t, w: w(fields(c, t)), refuses=WIDE, given={"w": grouped}),
+    Case("linear.convolution_decomposed", lambda c, t, w: convolution(fields(c, t), w.weight, w.bias), given=conv),
+    Case(
+        "linear.convolution_decomposed",
+        lambda c, t, w: convolution(fields(c, t), w.weight.mT.reshape(6, 5, 1), None, True),
+        refuses="transposed",
+        given=conv,
+    ),
 ]  # fmt: skip
 
 test_cases = law_tests(CASES)

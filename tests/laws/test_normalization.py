@@ -29,6 +29,7 @@ def batch_norm(size: int, **options: bool) -> dict[str, nn.Module]:
     return {"norm": norm}
 
 
+NATIVE = torch.ops.aten.native_layer_norm
 Layer = partial(Case, "normalization.layer_norm")
 Batch = partial(Case, "normalization.batch_norm")
 
@@ -42,6 +43,12 @@ CASES = [
     Layer(lambda c, t, norm: norm(both(c, t).flatten(1) + 1000), given=layer_norm(24)),
     Layer(lambda c, t: F.layer_norm(t[:, :1].expand(-1, 5, -1).flatten(1), (20,))),
     Layer(lambda c, t: F.layer_norm((c[:, :1] * t).sum(-1, keepdim=True), (1,)), refuses="a norm over one element"),
+    Case(
+        "normalization.layer_norm_decomposed",
+        lambda c, t, norm: NATIVE(both(c, t).flatten(1), [24], norm.weight, norm.bias, 1e-5)[0],
+        once="mean",
+        given=layer_norm(24),
+    ),
     Batch(lambda c, t, norm: norm(both(c, t).flatten(1)).relu(), once="relu", given=batch_norm(24)),
     Batch(lambda c, t, norm: norm(both(c, t)), given=batch_norm(6)),  # fields are channels
     Batch(lambda c, t, norm: norm(both(c, t).reshape(-1, 4)).view(-1, 6, 4).relu(), once="relu", given=batch_norm(4)),

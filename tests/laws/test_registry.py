@@ -24,9 +24,7 @@ UNREACHED = {
 """Refusals that no captured model leads to."""
 
 NEVER_FIRES = {
-    "opaque.recurrent": "it only explains",
     "opaque.random": "it only explains",
-    "opaque.ordered": "it only explains",
     "normalization.batch_norm_decomposed": "capture keeps batch norm whole",
 }
 
