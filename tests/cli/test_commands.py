@@ -170,3 +170,31 @@ def test_version(run) -> None:
 )
 def test_selectors_are_split_at_commas_outside_of_brackets(given: list[str], read: list[str]) -> None:
     assert split_selectors(given) == read
+
+
+def test_diff(run, ranker: Path, tmp_path: Path) -> None:
+    page = tmp_path / "diff.html"
+    done = run("diff", ranker, "--html", page)
+    assert done.exit_code == 0, done.output
+    assert "model -> served: " in done.output
+    assert page.read_text().startswith("<!doctype html>")
+    data = json.loads(run("diff", ranker, ranker, "--json", "-").stdout)
+    assert data["titles"] == [str(ranker)] * 2
+    refused = run("diff", ranker, "--html", page)
+    assert refused.exit_code == 2
+    assert "--force" in refused.output
+
+
+def test_diff_of_what_is_no_ranker(run, model: Path, ranker: Path, tmp_path: Path) -> None:
+    text = tmp_path / "notes.json"
+    text.write_text("{}")
+    assert "is neither a saved ranker nor a report" in run("diff", model).output
+    assert "cannot be read" in run("diff", text).output
+    assert "two at most" in run("diff", ranker, ranker, ranker).output
+
+
+def test_reports_as_html(run, model: Path, ranker: Path, tmp_path: Path) -> None:
+    pages = [tmp_path / "explained.html", tmp_path / "shown.html"]
+    assert run("explain", model, "--context", "user_*", "--html", pages[0]).exit_code == 0
+    assert run("show", ranker, "--html", pages[1]).exit_code == 0
+    assert all("The model by line" in page.read_text() for page in pages)
