@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,15 @@ def of_threads(results: Results, threads: int, prefix: str = "") -> list[dict[st
     return [found for key, found in results.items() if found["threads"] == threads and key.startswith(prefix)]
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], script: str) -> str:
-    return markdown(head, rows) if rows else f"Not measured yet: `python bench/{script}.py`."
+def table(
+    head: Sequence[str], rows: Sequence[Sequence[str]], script: str, measured: Sequence[Mapping[str, Any]] = ()
+) -> str:
+    """The table, and above it with how many threads its rows were measured, where they are given."""
+    if not rows:
+        return f"Not measured yet: `python bench/{script}.py`."
+    counts = sorted({found["threads"] for found in measured})
+    said = f"Threads: {', '.join(map(str, counts))}.\n\n" if counts else ""
+    return said + markdown(head, rows)
 
 
 def times(ratio: float | None) -> str:

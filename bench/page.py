@@ -189,7 +189,8 @@ def peers(threads: int) -> Callable[[Path], str]:
 
 def peer_facts(folder: Path) -> str:
     rows = []
-    for found in most_threads(load("peers", folder)):
+    measured = most_threads(load("peers", folder))
+    for found in measured:
         facts = found["facts"]
         who = [name for name in ("original", "once", "mari", "rankopt", "expert") if name in facts]
         of = {name: facts.get(name, {}) for name in ("original", "once", "mari", "rankopt", "expert")}
@@ -207,7 +208,7 @@ def peer_facts(folder: Path) -> str:
             ]
         )
     head = ["model", "MFLOP: original", "once", "mari", "rankopt", "expert", "MB: original", "rankopt", "expert"]
-    return table([*head, "error: original", "rankopt"], rows, "peers")
+    return table([*head, "error: original", "rankopt"], rows, "peers", measured)
 
 
 def candidates_sweep(backend: str) -> Callable[[Path], str]:
@@ -224,7 +225,7 @@ def candidates_sweep(backend: str) -> Callable[[Path], str]:
                 [f"{sweep['model']}, {who}", *(times(_at(sweep, str(count), backend, who)) for count in counts)]
                 for sweep in found
             ]
-        return table(["model", *(f"{count:,}" for count in counts)], rows, "sweeps")
+        return table(["model", *(f"{count:,}" for count in counts)], rows, "sweeps", found)
 
     return made
 
@@ -235,26 +236,32 @@ def _at(sweep: Mapping[str, Any], value: str, backend: str, who: str) -> float |
 
 def shapes_sweep(folder: Path) -> str:
     rows = []
+    measured: list[dict[str, Any]] = []
     for axis in ("context", "target", "width"):
-        for sweep in most_threads(load("sweeps", folder), f"{axis}, "):
+        found = most_threads(load("sweeps", folder), f"{axis}, ")
+        measured += found
+        for sweep in found:
             cells = ", ".join(f"{value}: {times(_at(sweep, value, 'eager', 'rankopt'))}" for value in sweep["at"])
             rows.append([axis, sweep["model"], cells])
-    return table(["axis", "model", "ratio at"], rows, "sweeps")
+    return table(["axis", "model", "ratio at"], rows, "sweeps", measured)
 
 
 def requests_sweep(folder: Path) -> str:
+    measured = most_threads(load("sweeps", folder), "requests")
     rows = [
         [sweep["model"], value, *(times(of["ratios"]["eager"].get(who)) for who in ("original, one by one", "rankopt"))]
-        for sweep in most_threads(load("sweeps", folder), "requests")
+        for sweep in measured
         for value, of in sweep["at"].items()
     ]
-    return table(["model", "requests of 100", "original, one by one", "rankopt, one by one"], rows, "sweeps")
+    head = ["model", "requests of 100", "original, one by one", "rankopt, one by one"]
+    return table(head, rows, "sweeps", measured)
 
 
 def limits(folder: Path) -> str:
     who = ("original", "rankopt", "expert")
     rows = []
-    for found in most_threads(load("limits", folder)):
+    measured = most_threads(load("limits", folder))
+    for found in measured:
         of, reached = found["limits"], found["reached"]
         least = [f"{number(of[name]['least ms'])} ms" if name in of else "-" for name in who]
         shares = [
@@ -264,7 +271,7 @@ def limits(folder: Path) -> str:
         ]
         rows.append([found["model"], *least, f"{of['rankopt']['of memory']:.0%}", *shares])
     head = ["model", "least: original", "rankopt", "expert", "of it memory (rankopt)", "reached, eager: original"]
-    return table([*head, "rankopt", "expert", "ONNX Runtime: original", "rankopt", "expert"], rows, "limits")
+    return table([*head, "rankopt", "expert", "ONNX Runtime: original", "rankopt", "expert"], rows, "limits", measured)
 
 
 def mari(folder: Path) -> str:
