@@ -145,6 +145,9 @@ _written = options(
     ),
 )
 _json = click.option("--json", "json_file", type=_FILE, help="Write the facts as JSON to a file; - for stdout.")
+_html = click.option(
+    "--html", "html_file", type=click.Path(path_type=Path), help="Write the report as one HTML page to a file."
+)
 _force = click.option("--force", is_flag=True, help="Overwrite files that exist.")
 
 
@@ -154,6 +157,7 @@ _force = click.option("--force", is_flag=True, help="Overwrite files that exist.
 @_written
 @click.option("--no-verify", is_flag=True, help="Do not compare the rewritten model with the original.")
 @_json
+@_html
 @_force
 @plainly
 def optimize(
@@ -165,6 +169,7 @@ def optimize(
     signature: str,
     no_verify: bool,
     json_file: Path | None,
+    html_file: Path | None,
     force: bool,
     backend: str | None,
     **roles: Any,
@@ -178,7 +183,7 @@ def optimize(
     rankopt optimize dlrm.pt2 --context 'user_*' --context 'x[:, :20]' -o ranker.pt2
     rankopt optimize dlrm.pt2 --context 'user_*' -o fast.onnx
     """
-    check_outputs(force, *files_of(output, stages), json_file)
+    check_outputs(force, *files_of(output, stages), json_file, html_file)
     from rankopt import commands
 
     request = read_request(backend=backend or default_backend(output), **roles)
@@ -186,6 +191,7 @@ def optimize(
     done = commands.optimize(commands.Source(model, example, trust), request, order, not no_verify, force)
     if done.ranker.report is not None:
         show_report(done.ranker.report, json_file, force)
+        write_page(done.ranker.report, output, html_file, force)
     if done.exported is not None:
         show_exported(done.exported, quiet=str(json_file) == "-")
         return
@@ -230,6 +236,7 @@ def export(
 @click.option("--nodes", is_flag=True, help="Also what became of every node.")
 @click.option("--labels", is_flag=True, help="Only the rank of every node, and the inputs that it depends on.")
 @_json
+@_html
 @_force
 @plainly
 def explain(
@@ -239,17 +246,19 @@ def explain(
     nodes: bool,
     labels: bool,
     json_file: Path | None,
+    html_file: Path | None,
     force: bool,
     backend: str | None,
     **roles: Any,
 ) -> None:
-    """Report what rewriting MODEL would save, and what not and why. Writes nothing."""
-    check_outputs(force, json_file)
+    """Report what rewriting MODEL would save, and what not and why. Writes nothing but that."""
+    check_outputs(force, json_file, html_file)
     from rankopt import commands
 
     request = read_request(backend=backend or "eager", **roles)
     report = commands.explain(commands.Source(model, example, trust), request)
     show_report(report, json_file, force, nodes, labels)
+    write_page(report, model, html_file, force)
 
 
 @main.command()
@@ -296,11 +305,12 @@ def verify(
 @click.argument("ranker", type=_MODEL)
 @click.option("--nodes", is_flag=True, help="Also what became of every node.")
 @_json
+@_html
 @_force
 @plainly
-def show(ranker: Path, nodes: bool, json_file: Path | None, force: bool) -> None:
+def show(ranker: Path, nodes: bool, json_file: Path | None, html_file: Path | None, force: bool) -> None:
     """Show what a saved RANKER says of itself: its inputs, and the report of its making."""
-    check_outputs(force, json_file)
+    check_outputs(force, json_file, html_file)
     from rankopt import commands
 
     description, report = commands.describe(ranker)
@@ -308,6 +318,39 @@ def show(ranker: Path, nodes: bool, json_file: Path | None, force: bool) -> None
         click.echo(f"{description}\n")
     if report is not None:
         show_report(report, json_file, force, nodes)
+        write_page(report, ranker, html_file, force)
+
+
+@main.command()
+@click.argument("files", metavar="OLD [NEW]", nargs=-1, required=True, type=_MODEL)
+@_json
+@_html
+@_force
+@plainly
+def diff(files: Sequence[Path], json_file: Path | None, html_file: Path | None, force: bool) -> None:
+    """Show what changed, by module of the model: FLOPs per request, what saves most first.
+
+    OLD and NEW are saved rankers, or reports by --json. One alone is compared with the model that it was made of.
+
+    \b
+    rankopt diff ranker.pt2
+    rankopt diff last_week.pt2 ranker.pt2 --html diff.html
+    """
+    if len(files) > 2:
+        raise click.UsageError(f"{len(files)} files were given, and two at most can be compared.")
+    check_outputs(force, json_file, html_file)
+    from rich.console import Console
+
+    from rankopt import commands
+    from rankopt.report import html
+    from rankopt.report.terminal import render_changes
+
+    changes = commands.compare(files)
+    show_json(changes.to_json(), json_file, force)
+    if html_file is not None:
+        commands.write_text(html.changes_page(changes), html_file, force)
+    if str(json_file) != "-":
+        render_changes(changes, Console())
 
 
 @main.command()
@@ -382,6 +425,16 @@ def show_report(report: Report, json_file: Path | None, force: bool, nodes: bool
         render_labels(report, Console())
         return
     render(report, Console(), nodes=nodes)
+
+
+def write_page(report: Report, file: Path, html_file: Path | None, force: bool) -> None:
+    """Writes a report about the model or ranker in `file` as an HTML page, where one was asked for."""
+    if html_file is None:
+        return
+    from rankopt import commands
+    from rankopt.report import html
+
+    commands.write_text(html.page(report, file.name), html_file, force)
 
 
 def show_exported(exported: Exported, quiet: bool = False) -> None:

@@ -28,7 +28,9 @@ from rankopt.interface import Interface, Range
 from rankopt.passes import NAMES
 from rankopt.prices import DEFAULT, PROFILES, Profile, from_json, profile_of, to_json
 from rankopt.ranker import Ranker
+from rankopt.report import json as report_json
 from rankopt.report import words
+from rankopt.report.changes import Changes, changes
 from rankopt.report.tree import Report
 from rankopt.selectors import Role
 from rankopt.verification import Verification
@@ -211,6 +213,35 @@ def describe(ranker: Path) -> tuple[str, Report | None]:
     return "\n".join(lines), report
 
 
+def compare(files: Sequence[Path]) -> Changes:
+    """What changed, by module: in one saved ranker or report, or from the first to the second."""
+    return changes([read_report(path) for path in files], [str(path) for path in files])
+
+
+def read_report(path: Path) -> Report:
+    """The report in a saved ranker, or in a JSON file that `--json` wrote. Raises FormatError where there is none."""
+    if path.suffix.lower() == ".json":
+        try:
+            return report_json.loads(path.read_text(encoding="utf-8"))
+        except (FormatError, UnicodeDecodeError) as error:
+            raise FormatError(f"{path} cannot be read: {error}") from error
+    if kind_of(path) is not Kind.RANKER:
+        raise FormatError(
+            f"{path} is neither a saved ranker nor a report.\n"
+            "  expected: what `rankopt optimize -o` wrote, or the .json of `rankopt explain --json`\n"
+            f"  fix: rankopt explain {path} --context ... --json report.json"
+        )
+    report = describe(path)[1]
+    if report is None:
+        raise FormatError(f"{path} was saved without a report.\n  fix: optimize the model again")
+    return report
+
+
+def write_text(text: str, path: Path, overwrite: bool) -> None:
+    """Writes a text to a file."""
+    write_whole(path, lambda file: file.write(text.encode()), overwrite)
+
+
 def _served(interface: Interface) -> str:
     return str(Range(interface.ranges[0].first, interface.ranges[-1].last))
 
@@ -223,7 +254,7 @@ def _plans(interface: Interface) -> str:
 
 def write_json(data: Json, path: Path, overwrite: bool) -> None:
     """Writes plain data to a file."""
-    write_whole(path, lambda file: file.write(to_text(data).encode()), overwrite)
+    write_text(to_text(data), path, overwrite)
 
 
 def to_text(data: Json) -> str:

@@ -11,6 +11,7 @@ from html import escape
 from rankopt.cost import Flops
 from rankopt.labels import Rank
 from rankopt.report import words
+from rankopt.report.changes import Changes
 from rankopt.report.style import STYLE
 from rankopt.report.tree import Line, NodeFacts, Report
 
@@ -34,6 +35,26 @@ def page(report: Report, title: str) -> str:
     ]
     notes = "".join(f"<p class=dim>Note: {escape(note)}.</p>" for note in report.notes)
     return document(title, f"<h1>{escape(title)}</h1>\n" + "\n".join(filter(None, sections)) + notes)
+
+
+def changes_page(changes: Changes) -> str:
+    """What changed, by module, as the text of an HTML file."""
+    title = " → ".join(changes.titles)
+    flops = ("old model", "old served", "new model", "new served") if len(changes.titles) > 1 else ("model", "served")
+    most = max((max(map(abs, change.ends)) for change in changes.modules), default=0.0)
+    rows = [
+        (
+            f"<code>{escape(change.name)}</code>",
+            _two_bars(change.ends, most),
+            *(_quantity(number) for side in change.flops for number in side),
+            _quantity(change.saved),
+            words.change(*change.ends),
+        )
+        for change in (*changes.modules, changes.total)
+    ]
+    headers = ("module", "", *flops, "saved", "change")
+    body = f"<h1>{escape(title)}</h1>\n<p class=lead>{escape(changes.sentence)}</p>\n"
+    return document(title, body + table(headers, rows, numbers=range(2, len(headers))))
 
 
 def document(title: str, body: str) -> str:
@@ -122,8 +143,7 @@ def _chip(node: NodeFacts) -> str:
 def _refusals(report: Report) -> str:
     rows = [
         (
-            escape(f"{refusal.node}: {refusal.reason}" if refusal.node not in refusal.reason else refusal.reason)
-            + (f"<br><span class=dim>behind it {escape(words.listed(refusal.nodes, 6))}</span>" if refusal.nodes else ""),
+            escape(refusal.sentence) + _behind(refusal.nodes),
             _quantity(refusal.after.each),
             _quantity(refusal.after.elementwise_each),
             _where(refusal.line),
@@ -132,6 +152,10 @@ def _refusals(report: Report) -> str:
     ]
     headers = ("why", "per candidate", "elementwise", "line")
     return section("Not improved, and why", table(headers, rows, numbers=(1, 2))) if rows else ""
+
+
+def _behind(nodes: Sequence[str]) -> str:
+    return f"<br><span class=dim>behind it {escape(words.listed(nodes, 6))}</span>" if nodes else ""
 
 
 def _declined(report: Report) -> str:
@@ -166,7 +190,7 @@ def _plans(report: Report) -> str:
     found = ""
     if len(report.ranges) > 1:
         rows = [
-            (f"{span.first:,}–{span.last:,}", escape(span.policy), _ends(span.after), _ends(span.before))
+            (f"{span.first:,} to {span.last:,}", escape(span.policy), _ends(span.after), _ends(span.before))
             for span in report.ranges
         ]
         found = "<h3>By the number of candidates</h3>"
@@ -190,7 +214,7 @@ def _state(report: Report) -> str:
     rows = [
         (
             f"<code>{escape(tensor.name)}</code>",
-            "×".join(map(str, tensor.shape)) or "scalar",
+            "x".join(map(str, tensor.shape)) or "scalar",
             escape(tensor.dtype),
             words.size(tensor.bytes),
         )
@@ -251,6 +275,15 @@ def bar(flops: Flops, candidates: int, most: float) -> str:
         found += f'<rect class="{kind}" x="{at:.1f}" y="2" width="{width:.1f}" height="10"/>'
         at += width
     return f'<svg width="160" height="14" role="img" aria-label="{words.flop(sum(w for _, w in parts))}">{found}</svg>'
+
+
+def _two_bars(ends: tuple[float, float], most: float) -> str:
+    """Before above after; of `most` FLOPs one is 160 px long."""
+    bars = (
+        f'<rect class="{kind}" y="{y}" width="{min(160 * flops / most, 160) if most else 0:.1f}" height="6"/>'
+        for kind, y, flops in zip(("elementwise", "each"), (1, 8), ends, strict=True)
+    )
+    return f'<svg width="160" height="15" role="img" aria-label="{words.arrow(*ends)}">{"".join(bars)}</svg>'
 
 
 def _where(line: Line | None) -> str:

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from rankopt.labels import Rank
 from rankopt.report import words
+from rankopt.report.changes import Changes, ModuleChange
 from rankopt.report.tree import Figure, NodeFacts, RefusalFacts, Report
 
 _UNDERLINED = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
@@ -63,6 +64,24 @@ def render_labels(report: Report, console: Console) -> None:
         line = "" if node.line is None else f"{node.line}  {node.line.code}"
         _row(table, _short(node.name, 16), _label(node), inputs, _short(line, room))
     console.print(table)
+
+
+def render_changes(changes: Changes, console: Console) -> None:
+    """Prints what changed, by module: within one report, or between two."""
+    two = len(changes.titles) > 1
+    for name, title in zip(("old", "new") if two else ("ranker",), changes.titles, strict=True):
+        _paragraph(console, f"{name}: {title}", "dim")
+    _paragraph(console, changes.sentence, "bold")
+    flops = ("old model", "old served", "new model", "new served") if two else ("model", "served")
+    table = _table("module", *flops, "saved", "change", numbers=range(1, len(flops) + 3))
+    for change in (*changes.modules, changes.total):
+        _row(table, _short(change.name, max(console.width - 12 * len(flops) - 20, 16)), *_change(change))
+    _section(console, f"FLOPs per request at {changes.candidates:,} candidates", table)
+
+
+def _change(change: ModuleChange) -> Iterable[str]:
+    numbers = (*(number for side in change.flops for number in side), change.saved)
+    return (*map(_number, numbers), words.change(*change.ends))
 
 
 def plain(report: Report, width: int = 80, *, nodes: bool = False) -> str:
@@ -169,11 +188,10 @@ def _refusals(report: Report) -> Table:
 
 def _why(refusal: RefusalFacts, with_products: set[str]) -> str:
     """The reason, and the nodes behind it that cost products."""
-    reason = refusal.reason if refusal.node in refusal.reason else f"{refusal.node}: {refusal.reason}"
     behind = [name for name in refusal.nodes if name in with_products]
     if not behind:
-        return reason
-    return f"{reason}; behind it {words.listed(behind, 3)}"
+        return refusal.sentence
+    return f"{refusal.sentence}; behind it {words.listed(behind, 3)}"
 
 
 def _declined(report: Report) -> Table:

@@ -136,6 +136,11 @@ class RefusalFacts:
     after: Flops
     nodes: tuple[str, ...]
 
+    @property
+    def sentence(self) -> str:
+        """The reason, with the name of the node."""
+        return self.reason if self.node in self.reason else f"{self.node}: {self.reason}"
+
 
 @dataclass(frozen=True, slots=True)
 class DeclinedFacts:

@@ -70,7 +70,7 @@ def sentence(before: Flops, after: Flops, candidates: int, state_bytes: int, unc
     saved = change(old, new)
     found = f"no FLOPs saved: {flop(new)} {where}{note}: "
     if saved not in ("", "0%"):
-        found = f"{_arrow(old, new)} {where} ({saved}{note}): "
+        found = f"{arrow(old, new)} {where} ({saved}{note}): "
     return f"{found}{flop(after.once)} once per request, {flop(after.each)} per candidate; state {size(state_bytes)}."
 
 
@@ -131,8 +131,8 @@ def _scaled(number: float, power: int | None = None) -> tuple[str, str]:
     return f"{scaled:,.0f}" if is_whole else f"{scaled:.1f}", _PREFIXES[power]
 
 
-def _arrow(old: float, new: float) -> str:
-    """Both numbers in the unit of the larger one, if that leaves the smaller one readable."""
+def arrow(old: float, new: float) -> str:
+    """Both FLOPs in the unit of the larger number, if that leaves the smaller one readable."""
     large = max(old, new)
     power = _PREFIXES.index(_scaled(large)[1])
     if power and min(old, new) / 1000**power < 0.1:
