@@ -24,7 +24,7 @@ from rankopt.workspace import Workspace
     aten.bmm.default,
     aten.mv.default,
     aten.dot.default,
-    law="(a + b) C = a C + b C; a grid of blocks for two Cats",
+    law="(a + b) C = a C + b C; cat(a, b) cat(c, d)^T = [a c^T, a d^T; b c^T, b d^T]",
 )
 def matmul(w: Workspace, x: Value, y: Value) -> Value:
     """`[..., i, k] @ [..., k, j] -> [..., i, j]`, with torch's broadcasting of leading dims and of 1-D operands."""
@@ -41,7 +41,10 @@ def matmul(w: Workspace, x: Value, y: Value) -> Value:
     return product(w, [x, y], [left, right], out)
 
 
-@rule(aten.einsum.default, law="a product with named axes, summed over those that are not in the result")
+@rule(
+    aten.einsum.default,
+    law="einsum(cat(a, b), C) = cat(einsum(a, C), einsum(b, C)), or their sum if summed",
+)
 def einsum(w: Workspace, equation: str, operands: Sequence[Value], path: Sequence[int] | None = None) -> Value:
     """`einsum("bfd,de->bfe", x, w)`."""
     if "." in equation:

@@ -33,7 +33,7 @@ def addmm(w: Workspace, bias: Value, x: Value, y: Value, beta: float = 1, alpha:
     return add(w, product, bias if beta == 1 else mul(w, bias, beta))
 
 
-@rule(aten.conv1d.default, law="a convolution of width one is a linear layer over channels")
+@rule(aten.conv1d.default, law="conv1d(x, W[o, i, 1]) = W x over channels")
 def conv1d(
     w: Workspace,
     x: Value,

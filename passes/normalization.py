@@ -26,7 +26,10 @@ from rankopt.values import Cat, Node, Part, Sum, Term, Value, freshen, leaf
 from rankopt.workspace import Workspace
 
 
-@rule(aten.layer_norm.default, law="moments of [x_c; x_t] are joined by Chan's formula")
+@rule(
+    aten.layer_norm.default,
+    law="M2([c; t]) = M2(c) + M2(t) + (mean_c - mean_t)^2 n_c n_t / n (Chan), then affine",
+)
 def layer_norm(
     w: Workspace,
     x: Value,
@@ -177,7 +180,7 @@ def _normalise(w: Workspace, piece: _Piece, mean: Operand, scale: Operand) -> No
 # ------------------------------------------------------------------------------------------------------ batch norm
 
 
-@rule(aten.batch_norm.default, law="batch norm in eval mode is affine per channel")
+@rule(aten.batch_norm.default, law="(x - mean) g / sqrt(var + eps) + b = s x + o per channel")
 def batch_norm(
     w: Workspace,
     x: Value,
@@ -205,7 +208,10 @@ def batch_norm(
     return add(w, mul(w, x, channels[0]), channels[1])
 
 
-@rule(aten._native_batch_norm_legit_no_training.default, law="batch norm in eval mode is affine per channel")
+@rule(
+    aten._native_batch_norm_legit_no_training.default,
+    law="(x - mean) g / sqrt(var + eps) + b = s x + o per channel",
+)
 def batch_norm_decomposed(
     w: Workspace,
     x: Value,

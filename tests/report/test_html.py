@@ -103,7 +103,7 @@ def test_names_and_lines_of_users_are_text(report: Report) -> None:
 
 def test_modules_of_one_report_add_up(report: Report) -> None:
     found = changes([report], ["ranker.pt2"])
-    assert [change.name for change in found.modules][0] == "hidden"
+    assert found.modules[0].name == "hidden"
     model, served = found.total.ends
     assert model == pytest.approx(report.before.flops.at(report.candidates))
     assert served == pytest.approx(report.after.flops.at(report.candidates))
