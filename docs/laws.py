@@ -46,10 +46,13 @@ def family(module: Any) -> str:
         "|---|---|---|---|---|",
         *map(row, rules),
     ]
-    files = (
-        f"[passes/{name}.py](../passes/{name}.py), tested by [tests/laws/test_{name}.py](../tests/laws/test_{name}.py)"
-    )
+    files = f"File: {link(f'passes/{name}.py')}. Test: {link(f'tests/laws/test_{name}.py')}."
     return f"## {name}\n\n{head}\n\n```text\n{rest.strip()}\n```\n\n{files}\n\n" + "\n".join(rows) + "\n"
+
+
+def link(path: str) -> str:
+    """A link to a file of the repository."""
+    return f"[{path}](../{path})"
 
 
 def row(rule: Rule) -> str:
@@ -60,7 +63,7 @@ def row(rule: Rule) -> str:
         f"`{rule.law}`",
         ops(rule),
         does,
-        "; ".join(dict.fromkeys(refusals(rule.apply))) or "never",
+        "; ".join(dict.fromkeys(refusals(rule.apply))) or "not by itself",
     )
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 

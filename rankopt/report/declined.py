@@ -81,7 +81,7 @@ def declined(graph: fx.Graph, plan: Plan, work: Work, other: Alternative, possib
 
 def _groups(work: Work, possible: Work, names: Sequence[str]) -> list[list[str]]:
     """The smallest groups of nodes that no work leaves, in either plan; nodes in the order of the graph."""
-    joined = networkx.Graph()
+    joined: networkx.Graph[str] = networkx.Graph()
     joined.add_nodes_from(names)
     for done_in in (work.done_in, possible.done_in):
         joined.add_edges_from((owner, place) for owner, places in done_in.items() for place in places)
