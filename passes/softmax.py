@@ -26,7 +26,6 @@ from rankopt.structure import concatenate
 from rankopt.values import Cat, Node, Part, Sum, Term, Value, leaf
 from rankopt.workspace import Workspace
 
-
 MERGE = "softmax([s_c; s_t]) = [e^(s_c - m_c) e^(m_c - m) / Z; e^(s_t - m) / Z], m = max(m_c, max s_t)"
 """The law of all three."""
 
