@@ -204,11 +204,12 @@ def describe(ranker: Path) -> tuple[str, Report | None]:
         f"by rankopt {versions['rankopt']} with torch {versions['torch']}, {_plans(interface)}",
         f"weights {metadata.weights}",
     ]
+    width = max(len(info.name) for info in interface.inputs)
     for role, rows in ((Role.CONTEXT, "1"), (Role.TARGET, "N")):
         for info in interface.expected(role):
             shape = "scalar" if info.shape is None else f"[{', '.join([rows, *map(str, info.shape)])}]"
             dtype = str(info.dtype).removeprefix("torch.")
-            lines.append(f"  {role.value:7}  {info.name:20}  {dtype:8}  {shape}")
+            lines.append(f"  {role.value:7}  {info.name:{width}}  {dtype:8}  {shape}")
     report = None if metadata.report is None else Report.from_json(metadata.report)
     return "\n".join(lines), report
 

@@ -41,7 +41,7 @@ def changes_page(changes: Changes) -> str:
     """What changed, by module, as the text of an HTML file."""
     title = " → ".join(changes.titles)
     flops = ("old model", "old served", "new model", "new served") if len(changes.titles) > 1 else ("model", "served")
-    most = max((max(map(abs, change.ends)) for change in changes.modules), default=0.0)
+    most = max(changes.total.ends, default=0.0)
     rows = [
         (
             f"<code>{escape(change.name)}</code>",
@@ -278,9 +278,9 @@ def bar(flops: Flops, candidates: int, most: float) -> str:
 
 
 def _two_bars(ends: tuple[float, float], most: float) -> str:
-    """Before above after; of `most` FLOPs one is 160 px long."""
+    """Before above after; a bar of `most` FLOPs is 160 px long."""
     bars = (
-        f'<rect class="{kind}" y="{y}" width="{min(160 * flops / most, 160) if most else 0:.1f}" height="6"/>'
+        f'<rect class="{kind}" y="{y}" width="{160 * flops / most if most else 0:.1f}" height="6"/>'
         for kind, y, flops in zip(("elementwise", "each"), (1, 8), ends, strict=True)
     )
     return f'<svg width="160" height="15" role="img" aria-label="{words.arrow(*ends)}">{"".join(bars)}</svg>'
