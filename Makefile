@@ -1,4 +1,4 @@
-# make test | lint | demo | fuzz | sweep | bench | bench-gpu | figures | corpus | zoo | clean
+# make test | lint | demo | fuzz | sweep | bench | bench-gpu | figures | laws | corpus | zoo | clean
 # Every target installs what it needs into .venv, once.
 
 PYTHON ?= python3
@@ -10,7 +10,7 @@ ZOO_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: test lint demo fuzz sweep bench bench-gpu figures corpus zoo clean
+.PHONY: test lint demo fuzz sweep bench bench-gpu figures laws corpus zoo clean
 
 test: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST_ARGS)
@@ -33,9 +33,11 @@ demo: $(VENV)/.installed-zoo
 fuzz: $(VENV)/.installed-test
 	$(BIN)/python bench/fuzz.py --programs 20000 $(FUZZ_ARGS)
 
-# Of which `make test` does a few: every model of the zoo through ONNX and back, a slice of every benchmark.
+# Of which `make test` does a few: every model of the zoo through ONNX and back, a reason for every op that stays per
+# candidate, a slice of every benchmark.
 sweep: $(VENV)/.installed-test
-	RANKOPT_SWEEP=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/zoo/test_onnx_models.py tests/test_bench.py
+	RANKOPT_SWEEP=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/zoo/test_onnx_models.py tests/report/test_reasons.py \
+		tests/test_bench.py
 
 # Every benchmark within a budget of time, BENCH_ARGS='--minutes 20' or an hour; a second run goes on where the first
 # stopped. Writes bench/results/, and the tables and plots of docs/benchmarks.md. Then the cost of optimising.
@@ -50,6 +52,10 @@ bench-gpu: $(VENV)/.installed-zoo
 # The tables and plots of docs/benchmarks.md anew, from bench/results/.
 figures: $(VENV)/.installed-zoo
 	$(BIN)/python bench/page.py
+
+# The table of laws, docs/laws.md, from the rules themselves.
+laws: $(VENV)/.installed-test
+	$(BIN)/python docs/laws.py
 
 # Models that other people wrote, checked and timed; goes on where it was interrupted. Writes docs/corpus.md.
 corpus: $(VENV)/.installed-torchrec

@@ -23,7 +23,7 @@ from rankopt.values import Value
 from rankopt.workspace import Workspace
 
 
-@rule(aten.select_scatter.default, law="an assignment is a cat and a constant index")
+@rule(aten.select_scatter.default, law="(x[i] = y) = cat(x, y)[j] for constant i, j")
 def select_scatter(w: Workspace, x: Value, source: Value, dim: int, place: Size) -> Value:
     """`x.select(dim, place) = source`."""
     at = x.dim(dim)
@@ -33,7 +33,7 @@ def select_scatter(w: Workspace, x: Value, source: Value, dim: int, place: Size)
     return _assigned(w, x, unsqueeze(w, source, at), at, np.array([place % size]))
 
 
-@rule(aten.slice_scatter.default, law="an assignment is a cat and a constant index")
+@rule(aten.slice_scatter.default, law="(x[i:k] = y) = cat(x, y)[j] for constant i, k, j")
 def slice_scatter(
     w: Workspace, x: Value, source: Value, dim: int = 0, start: Size | None = None, end: Size | None = None,
     step: int = 1,
@@ -62,14 +62,14 @@ def _assigned(w: Workspace, x: Value, source: Value, at: int, places: np.ndarray
     return take(w, cat(w, [x, source], at), at, index)
 
 
-@rule(aten.copy.default, law="an assignment to all of a tensor is a broadcast")
+@rule(aten.copy.default, law="(x[...] = y) = expand(y)")
 def copy(w: Workspace, x: Value, source: Value, non_blocking: bool = False) -> Value:
     """`x[...] = source`."""
     source = to_dtype(w, source, x.dtype)
     return expand(w, source, x.shape)
 
 
-@rule(aten.fill.Tensor, aten.fill.Scalar, law="a constant varies along nothing")
+@rule(aten.fill.Tensor, aten.fill.Scalar, law="(x[...] = v) = expand(v)")
 def fill(w: Workspace, x: Value, number: Value | float) -> Value:
     """`x[...] = number`."""
     if isinstance(number, Value):

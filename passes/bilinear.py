@@ -24,7 +24,7 @@ from rankopt.workspace import Workspace
     aten.bmm.default,
     aten.mv.default,
     aten.dot.default,
-    law="(a + b) C = a C + b C; a grid of blocks for two Cats",
+    law="(a + b) C = a C + b C; cat(a, b) cat(c, d)^T = [a c^T, a d^T; b c^T, b d^T]",
 )
 def matmul(w: Workspace, x: Value, y: Value) -> Value:
     """`[..., i, k] @ [..., k, j] -> [..., i, j]`, with torch's broadcasting of leading dims and of 1-D operands."""
@@ -41,7 +41,10 @@ def matmul(w: Workspace, x: Value, y: Value) -> Value:
     return product(w, [x, y], [left, right], out)
 
 
-@rule(aten.einsum.default, law="a product with named axes, summed over those that are not in the result")
+@rule(
+    aten.einsum.default,
+    law="einsum(cat(a, b), C) = cat(einsum(a, C), einsum(b, C)), or their sum if summed",
+)
 def einsum(w: Workspace, equation: str, operands: Sequence[Value], path: Sequence[int] | None = None) -> Value:
     """`einsum("bfd,de->bfe", x, w)`."""
     if "." in equation:
@@ -58,7 +61,7 @@ def einsum(w: Workspace, equation: str, operands: Sequence[Value], path: Sequenc
     return product(w, operands, inputs, out)
 
 
-@rule(aten.tensordot.default, law="a product with named axes, summed over those that are paired")
+@rule(aten.tensordot.default, law="tensordot(x, y) = einsum(x, y), summed over the paired axes")
 def tensordot(w: Workspace, x: Value, y: Value, dims_x: Sequence[int], dims_y: Sequence[int]) -> Value:
     """`tensordot(x, y, dims)`: the dims of x that are left, then those of y."""
     left = [f"x{i}" for i in range(x.ndim)]

@@ -28,7 +28,7 @@ from rankopt.workspace import Workspace
     aten.cat.default,
     aten.concat.default,
     aten.concatenate.default,
-    law="cat(x, y) keeps what is context and what is target apart",
+    law="cat(expand(c), t): two parts at their places, c without rows",
 )
 def cat(w: Workspace, xs: Sequence[Value], dim: int = 0) -> Value:
     """Parts with explicit positions. Minor axes that all operands share, rows among them, stay outside."""
@@ -94,14 +94,14 @@ def _agree(w: Workspace, xs: Sequence[Value], at: int) -> tuple[list[Node], list
     return nodes, [x.groups[at] for x in values], groups
 
 
-@rule(aten.stack.default, law="stack is cat of unsqueezed operands")
+@rule(aten.stack.default, law="stack(x, y) = cat(unsqueeze(x), unsqueeze(y))")
 def stack(w: Workspace, xs: Sequence[Value], dim: int = 0) -> Value:
     """A new dim along which the operands lie."""
     at = dim % (xs[0].ndim + 1)
     return cat(w, [unsqueeze(w, x, at) for x in xs], at)
 
 
-@rule(aten.constant_pad_nd.default, law="padding is cat with a constant")
+@rule(aten.constant_pad_nd.default, law="pad(x, v) = cat(v, x, v)")
 def constant_pad(w: Workspace, x: Value, sizes: Sequence[Size], number: float | None = 0) -> Value:
     """`sizes` holds how many places come before and after each dim, the last dim first; below zero they are cut off."""
     for i in range(0, len(sizes), 2):
@@ -126,7 +126,7 @@ def _block(w: Workspace, x: Value, at: int, count: int, number: float) -> list[V
     return [Value((*x.groups[:at], axes, *x.groups[at + 1 :]), full_like(w, x, number).node)]
 
 
-@rule(aten.pad.default, law="padding is cat with a constant")
+@rule(aten.pad.default, law="pad(x, v) = cat(v, x, v)")
 def pad(w: Workspace, x: Value, sizes: Sequence[Size], mode: str = "constant", number: float | None = None) -> Value:
     """`pad` in its other modes repeats places of x."""
     if mode != "constant":
@@ -137,7 +137,7 @@ def pad(w: Workspace, x: Value, sizes: Sequence[Size], mode: str = "constant", n
 # ------------------------------------------------------------------------------------------------------ split
 
 
-@rule(aten.split.sizes, aten.split_with_sizes.default, law="split selects ranges")
+@rule(aten.split.sizes, aten.split_with_sizes.default, law="split(x) = x[0:n], x[n:m], ...")
 def split_with_sizes(w: Workspace, x: Value, sizes: Sequence[Size], dim: int = 0) -> tuple[Value, ...]:
     """Ranges of the given sizes."""
     at = x.dim(dim)
@@ -147,7 +147,7 @@ def split_with_sizes(w: Workspace, x: Value, sizes: Sequence[Size], dim: int = 0
     return tuple(take(w, x, at, np.arange(end - size, end)) for size, end in zip(sizes, ends, strict=True))
 
 
-@rule(aten.split.Tensor, law="split selects ranges")
+@rule(aten.split.Tensor, law="split(x) = x[0:n], x[n:m], ...")
 def split(w: Workspace, x: Value, size: Size, dim: int = 0) -> tuple[Value, ...]:
     """Ranges of one size; the last may be shorter."""
     whole = x.shape[x.dim(dim)]
@@ -160,7 +160,7 @@ def split(w: Workspace, x: Value, size: Size, dim: int = 0) -> tuple[Value, ...]
     return split_with_sizes(w, x, [min(size, whole - start) for start in range(0, whole, size)], dim)
 
 
-@rule(aten.chunk.default, law="split selects ranges")
+@rule(aten.chunk.default, law="split(x) = x[0:n], x[n:m], ...")
 def chunk(w: Workspace, x: Value, chunks: int, dim: int = 0) -> tuple[Value, ...]:
     """A number of ranges of equal size, the last possibly shorter."""
     whole = x.shape[x.dim(dim)]
@@ -171,7 +171,7 @@ def chunk(w: Workspace, x: Value, chunks: int, dim: int = 0) -> tuple[Value, ...
     return split(w, x, -(-whole // chunks), dim)
 
 
-@rule(aten.unbind.int, law="unbind selects each place")
+@rule(aten.unbind.int, law="unbind(x) = x[0], x[1], ...")
 def unbind(w: Workspace, x: Value, dim: int = 0) -> tuple[Value, ...]:
     """Every place of one dim."""
     at = x.dim(dim)

@@ -149,7 +149,7 @@ for _target in FUNCTIONS:
 
 @rule(
     aten._to_copy.default, aten.to.dtype, aten.to.dtype_layout, aten.to.device, aten.type_as.default, aten.to.other,
-    law="a cast is elementwise",
+    law="cast(expand(c)) = expand(cast(c)), cast(cat(a, b)) = cat(cast(a), cast(b))",
 )  # fmt: skip
 def cast(w: Workspace, x: Value, *args: Any, dtype: torch.dtype | None = None, **_: Any) -> Value:
     """`x.float()`, `x.long()`, `x.to(other)`; to the same type it is nothing."""
@@ -178,7 +178,7 @@ def _pair(w: Workspace, x: Value, y: Value) -> tuple[list[Node], tuple[Any, ...]
     return nodes, groups, _is_float(dtype)
 
 
-@rule(aten.add.Tensor, aten.add.Scalar, law="sums stay pending, term by term")
+@rule(aten.add.Tensor, aten.add.Scalar, law="(a + b) + c = a + b + c, term by term, pending")
 def add(w: Workspace, x: Value | Number, y: Value | Number, alpha: Number = 1) -> Value:
     """`x + alpha * y`."""
     if not isinstance(x, Value):
@@ -201,13 +201,13 @@ def add(w: Workspace, x: Value | Number, y: Value | Number, alpha: Number = 1) -
     return Value(groups, algebra.add(w, nodes[0], algebra.scale(nodes[1], float(alpha))))
 
 
-@rule(aten.sub.Tensor, aten.sub.Scalar, law="sums stay pending, term by term")
+@rule(aten.sub.Tensor, aten.sub.Scalar, law="x - y = x + (-1) y, term by term, pending")
 def sub(w: Workspace, x: Value | Number, y: Value | Number, alpha: Number = 1) -> Value:
     """`x - alpha * y`."""
     return add(w, x, y, -alpha)
 
 
-@rule(aten.rsub.Scalar, aten.rsub.Tensor, law="sums stay pending, term by term")
+@rule(aten.rsub.Scalar, aten.rsub.Tensor, law="rsub(x, y) = y + (-1) x, term by term, pending")
 def rsub(w: Workspace, x: Value, y: Value | Number, alpha: Number = 1) -> Value:
     """`y - alpha * x`."""
     return add(w, mul(w, x, -alpha), y)
@@ -236,7 +236,7 @@ def mul(w: Workspace, x: Value | Number, y: Value | Number) -> Value:
     return Value(groups, regrid(w, algebra.mul(w, nodes[0], nodes[1])))
 
 
-@rule(aten.div.Tensor, aten.div.Scalar, law="x / y: a division by a number is pending, any other is elementwise")
+@rule(aten.div.Tensor, aten.div.Scalar, law="x / n = (1 / n) x, pending; x / y elementwise")
 def div(w: Workspace, x: Value | Number, y: Value | Number) -> Value:
     """`x / y`."""
     if isinstance(x, Value) and not isinstance(y, Value) and _is_float(x.dtype) and y != 0:

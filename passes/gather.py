@@ -57,7 +57,7 @@ def _as_blocks(w: Workspace, places: np.ndarray[Any, Any], group: Group) -> tupl
     return places, (w.axes.fresh(len(places)),)
 
 
-@rule(aten.select.int, law="select is a constant index")
+@rule(aten.select.int, law="select(x, i) = x[i]; cat(c, t)[i] is an element of c or of t")
 def select(w: Workspace, x: Value, dim: int, place: Size) -> Value:
     """One place of a dim, which disappears."""
     at = x.dim(dim)
@@ -67,7 +67,7 @@ def select(w: Workspace, x: Value, dim: int, place: Size) -> Value:
     return take(w, x, at, np.array([place % size]), drop=True)
 
 
-@rule(aten.slice.Tensor, law="slice is a constant index")
+@rule(aten.slice.Tensor, law="cat(c, t)[i:j] = cat(c[i:j], t[i:j]), each at its places")
 def slice_(
     w: Workspace, x: Value, dim: int = 0, start: Size | None = None, end: Size | None = None, step: int = 1
 ) -> Value:
@@ -86,7 +86,7 @@ def slice_(
     return take(w, x, at, np.arange(size)[slice(start, end, step)])
 
 
-@rule(aten.narrow.default, law="narrow is a constant index")
+@rule(aten.narrow.default, law="narrow(x, i, n) = x[i:i + n]")
 def narrow(w: Workspace, x: Value, dim: int, start: int, length: Size) -> Value:
     """A range of a dim."""
     if isinstance(length, Rows):
@@ -94,7 +94,7 @@ def narrow(w: Workspace, x: Value, dim: int, start: int, length: Size) -> Value:
     return slice_(w, x, dim, start, start + length)
 
 
-@rule(aten.index_select.default, law="x.index_select(dim, i) moves whole places")
+@rule(aten.index_select.default, law="cat(c, t)[i] = cat(c[i], t[i]), each at its places")
 def index_select(w: Workspace, x: Value, dim: int, index: Value) -> Value:
     """Places named by a constant index."""
     at = x.dim(dim)
@@ -113,7 +113,7 @@ def _int(size: Size) -> int:
     return size
 
 
-@rule(aten.index.Tensor, law="advanced indexing with constants picks places of several dims at once")
+@rule(aten.index.Tensor, law="x[i, j] = merge(x)[i n_j + j] for constant i, j")
 def index(w: Workspace, x: Value, indices: Sequence[Value | None]) -> Value:
     """`x[:, i, j]`: neighbouring dims indexed together, as when a triangle is taken from a Gram matrix."""
     dims_ = [dim for dim, i in enumerate(indices) if i is not None]
@@ -200,7 +200,7 @@ SUM, MAX = 0, 2
 
 @rule(
     aten.embedding_bag.default, aten._embedding_bag.default, aten._embedding_bag_forward_only.default,
-    law="a bag of equally many ids per row is a reduced lookup",
+    law="bag(ids[N k]) = sum(lookup(ids[N, k])), or mean, or max",
 )  # fmt: skip
 def embedding_bag(
     w: Workspace,
@@ -232,7 +232,7 @@ def embedding_bag(
     return found, None, None, None
 
 
-@rule(aten.embedding_bag.padding_idx, law="a bag of equally many ids per row is a reduced lookup")
+@rule(aten.embedding_bag.padding_idx, law="bag(ids[N k]) = sum(lookup(ids[N, k])), or mean, or max")
 def embedding_bag_with_padding(
     w: Workspace, table: Value, ids: Value, offsets: Value, *options: Any
 ) -> tuple[Value, None, None, None]:

@@ -35,7 +35,7 @@ def addmm(w: Workspace, bias: Value, x: Value, y: Value, beta: float = 1, alpha:
 
 @rule(
     aten.conv1d.default, aten.conv1d.padding, aten.conv2d.default, aten.conv2d.padding,
-    law="a convolution of width one is a linear layer over channels",
+    law="conv(x, W[o, i, 1]) = W x over channels",
 )  # fmt: skip
 def convolution(
     w: Workspace,
@@ -57,7 +57,7 @@ def convolution(
     return result if bias is None else add(w, result, Value((*bias.groups, *[()] * len(places)), bias.node))
 
 
-@rule(aten.convolution.default, law="a convolution of width one is a linear layer over channels")
+@rule(aten.convolution.default, law="conv(x, W[o, i, 1]) = W x over channels")
 def convolution_decomposed(
     w: Workspace,
     x: Value,

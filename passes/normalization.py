@@ -26,7 +26,10 @@ from rankopt.values import Cat, Node, Part, Sum, Term, Value, freshen, leaf
 from rankopt.workspace import Workspace
 
 
-@rule(aten.layer_norm.default, law="moments of [x_c; x_t] are joined by Chan's formula")
+@rule(
+    aten.layer_norm.default,
+    law="M2([c; t]) = M2(c) + M2(t) + (mean_c - mean_t)^2 n_c n_t / n (Chan), then affine",
+)
 def layer_norm(
     w: Workspace,
     x: Value,
@@ -60,7 +63,10 @@ def layer_norm(
     return Value(x.groups, node)
 
 
-@rule(aten.native_layer_norm.default, law="moments of [x_c; x_t] are joined by Chan's formula")
+@rule(
+    aten.native_layer_norm.default,
+    law="M2([c; t]) = M2(c) + M2(t) + (mean_c - mean_t)^2 n_c n_t / n (Chan), then affine",
+)
 def layer_norm_decomposed(
     w: Workspace, x: Value, shape: Sequence[int], weight: Value | None, bias: Value | None, eps: float
 ) -> tuple[Value, None, None]:
@@ -185,7 +191,7 @@ def _normalise(w: Workspace, piece: _Piece, mean: Operand, scale: Operand) -> No
 # ------------------------------------------------------------------------------------------------------ batch norm
 
 
-@rule(aten.batch_norm.default, law="batch norm in eval mode is affine per channel")
+@rule(aten.batch_norm.default, law="(x - mean) g / sqrt(var + eps) + b = s x + o per channel")
 def batch_norm(
     w: Workspace,
     x: Value,
@@ -213,7 +219,10 @@ def batch_norm(
     return add(w, mul(w, x, channels[0]), channels[1])
 
 
-@rule(aten._native_batch_norm_legit_no_training.default, law="batch norm in eval mode is affine per channel")
+@rule(
+    aten._native_batch_norm_legit_no_training.default,
+    law="(x - mean) g / sqrt(var + eps) + b = s x + o per channel",
+)
 def batch_norm_decomposed(
     w: Workspace,
     x: Value,

@@ -13,7 +13,12 @@ from rankopt.workspace import Workspace
 
 
 @rule(
-    aten.rand.default, aten.randn.default, aten.rand_like.default, aten.randn_like.default, aten.bernoulli.p, law="none"
+    aten.rand.default,
+    aten.randn.default,
+    aten.rand_like.default,
+    aten.randn_like.default,
+    aten.bernoulli.p,
+    law="none",
 )
 def random(w: Workspace, *args: Any, **kwargs: Any) -> None:
     """A random op must draw as many numbers as the model does."""

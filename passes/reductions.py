@@ -43,7 +43,7 @@ def without(x: Value, chosen: Sequence[int], keepdim: bool) -> tuple[Group, ...]
 @rule(
     aten.sum.dim_IntList,
     aten.sum.default,
-    law="sum over cat(c, t) = sum(c) + sum(t); over a pending product: one more summed axis",
+    law="sum(cat(c, t)) = sum(c) + sum(t); sum_i (sum_j a b) = sum_ij a b, pending",
 )
 def sum_(
     w: Workspace, x: Value, dim: Any = None, keepdim: bool = False, dtype: torch.dtype | None = None, **_: Any
@@ -130,7 +130,7 @@ def extremum(w: Workspace, x: Value, chosen: Sequence[int], keepdim: bool, targe
     return Value(without(x, chosen, keepdim), node)
 
 
-@rule(aten.amax.default, law="max over cat(c, t) = max(max(c), max(t))")
+@rule(aten.amax.default, law="max(cat(c, t)) = max(max(c), max(t)), likewise min")
 def amax(w: Workspace, x: Value, dim: Any = (), keepdim: bool = False) -> Value:
     """`amax(dim)`."""
     return extremum(w, x, reduced_dims(x, dim), keepdim, aten.amax.default, aten.maximum.default)

@@ -23,7 +23,7 @@ from rankopt.workspace import Workspace
 REDUCTIONS: dict[str, Any] = {"sum": sum_, "mean": mean, "max": amax, "min": amin}
 
 
-@rule(aten.segment_reduce.default, law="a segment is a constant range, and reduced as such")
+@rule(aten.segment_reduce.default, law="segment_reduce(x, n) = reduce(x[0:n_0]), reduce(x[n_0:n_0 + n_1]), ...")
 def segment_reduce(
     w: Workspace,
     x: Value,

@@ -26,14 +26,17 @@ from rankopt.structure import concatenate
 from rankopt.values import Cat, Node, Part, Sum, Term, Value, leaf
 from rankopt.workspace import Workspace
 
+MERGE = "softmax([s_c; s_t]) = [e^(s_c - m_c) e^(m_c - m) / Z; e^(s_t - m) / Z], m = max(m_c, max s_t)"
+"""The law of all three."""
 
-@rule(aten.softmax.int, law="softmax over [s_c; s_t] by a log-sum-exp merge")
+
+@rule(aten.softmax.int, law=MERGE)
 def softmax(w: Workspace, x: Value, dim: int, dtype: torch.dtype | None = None) -> Value:
     """`softmax(dim)`; a fully masked row gives NaN, as in torch."""
     return over(w, to_dtype(w, x, dtype or x.dtype), dim, safe=False)
 
 
-@rule(aten._softmax.default, law="softmax over [s_c; s_t] by a log-sum-exp merge")
+@rule(aten._softmax.default, law=MERGE)
 def softmax_decomposed(w: Workspace, x: Value, dim: int, half_to_float: bool) -> Value:
     """The form that softmax has after decomposition."""
     if half_to_float:
@@ -41,7 +44,7 @@ def softmax_decomposed(w: Workspace, x: Value, dim: int, half_to_float: bool) ->
     return over(w, x, dim, safe=False)
 
 
-@rule(aten._safe_softmax.default, law="softmax over [s_c; s_t] by a log-sum-exp merge")
+@rule(aten._safe_softmax.default, law=MERGE)
 def safe_softmax(w: Workspace, x: Value, dim: int, dtype: torch.dtype | None = None) -> Value:
     """The softmax of attention: a fully masked row gives zeros."""
     return over(w, to_dtype(w, x, dtype or x.dtype), dim, safe=True)

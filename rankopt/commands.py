@@ -204,9 +204,8 @@ def describe(ranker: Path) -> tuple[str, Report | None]:
         f"by rankopt {versions['rankopt']} with torch {versions['torch']}, {_plans(interface)}",
         f"weights {metadata.weights}",
     ]
-    sides = (Role.CONTEXT, "1"), (Role.TARGET, "N")
-    width = max(len(info.name) for role, _ in sides for info in interface.expected(role))
-    for role, rows in sides:
+    width = max(len(info.name) for info in interface.inputs)
+    for role, rows in ((Role.CONTEXT, "1"), (Role.TARGET, "N")):
         for info in interface.expected(role):
             shape = "scalar" if info.shape is None else f"[{', '.join([rows, *map(str, info.shape)])}]"
             dtype = str(info.dtype).removeprefix("torch.")

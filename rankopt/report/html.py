@@ -39,9 +39,9 @@ def page(report: Report, title: str) -> str:
 
 def changes_page(changes: Changes) -> str:
     """What changed, by module, as the text of an HTML file."""
-    title = " to ".join(changes.titles)
+    title = " → ".join(changes.titles)
     flops = ("old model", "old served", "new model", "new served") if len(changes.titles) > 1 else ("model", "served")
-    most = max(changes.total.ends)
+    most = max(changes.total.ends, default=0.0)
     rows = [
         (
             f"<code>{escape(change.name)}</code>",
@@ -143,12 +143,7 @@ def _chip(node: NodeFacts) -> str:
 def _refusals(report: Report) -> str:
     rows = [
         (
-            escape(f"{refusal.node}: {refusal.reason}" if refusal.node not in refusal.reason else refusal.reason)
-            + (
-                f"<br><span class=dim>behind it {escape(words.listed(refusal.nodes, 6))}</span>"
-                if refusal.nodes
-                else ""
-            ),
+            escape(refusal.sentence) + _behind(refusal.nodes),
             _quantity(refusal.after.each),
             _quantity(refusal.after.elementwise_each),
             _where(refusal.line),
@@ -157,6 +152,10 @@ def _refusals(report: Report) -> str:
     ]
     headers = ("why", "per candidate", "elementwise", "line")
     return section("Not improved, and why", table(headers, rows, numbers=(1, 2))) if rows else ""
+
+
+def _behind(nodes: Sequence[str]) -> str:
+    return f"<br><span class=dim>behind it {escape(words.listed(nodes, 6))}</span>" if nodes else ""
 
 
 def _declined(report: Report) -> str:
@@ -191,7 +190,7 @@ def _plans(report: Report) -> str:
     found = ""
     if len(report.ranges) > 1:
         rows = [
-            (f"{span.first:,}-{span.last:,}", escape(span.policy), _ends(span.after), _ends(span.before))
+            (f"{span.first:,} to {span.last:,}", escape(span.policy), _ends(span.after), _ends(span.before))
             for span in report.ranges
         ]
         found = "<h3>By the number of candidates</h3>"
@@ -279,9 +278,9 @@ def bar(flops: Flops, candidates: int, most: float) -> str:
 
 
 def _two_bars(ends: tuple[float, float], most: float) -> str:
-    """Before above after; of `most` FLOPs one is 160 px long."""
+    """Before above after; a bar of `most` FLOPs is 160 px long."""
     bars = (
-        f'<rect class="{kind}" y="{y}" width="{min(160 * flops / most, 160) if most else 0:.1f}" height="6"/>'
+        f'<rect class="{kind}" y="{y}" width="{160 * flops / most if most else 0:.1f}" height="6"/>'
         for kind, y, flops in zip(("elementwise", "each"), (1, 8), ends, strict=True)
     )
     return f'<svg width="160" height="15" role="img" aria-label="{words.arrow(*ends)}">{"".join(bars)}</svg>'

@@ -44,8 +44,12 @@ class Refused:
     behind: list[fx.Node] = field(default_factory=list[fx.Node])
 
 
-def dependencies(captured: CapturedModel) -> dict[fx.Node, frozenset[str]]:
-    """The inputs of the model from which every node is computed. Mere sizes do not count."""
+def dependencies(captured: CapturedModel, plan: Plan) -> dict[fx.Node, frozenset[str]]:
+    """The inputs of the model from which every node is computed. Mere sizes do not count.
+
+    What `plan` has found out narrows them: the last column of a concatenation reads only what was put there.
+    """
+    labels = plan.interpretation.labels
     names = {item.placeholder: item.name for item in captured.inputs}
     found: dict[fx.Node, frozenset[str]] = {}
     for node in captured.graph_module.graph.nodes:
@@ -53,6 +57,8 @@ def dependencies(captured: CapturedModel) -> dict[fx.Node, frozenset[str]]:
             found[node] = frozenset([names[node.name]]) if node.name in names else frozenset()
         elif is_tensor(node) or node.op == "output":
             found[node] = frozenset[str]().union(*(found[above] for above in node.all_input_nodes))
+            if node.name in labels:
+                found[node] &= frozenset(labels[node.name].inputs)
         else:
             found[node] = frozenset()
     return found
@@ -72,7 +78,7 @@ def refused(captured: CapturedModel, roles: Sequence[InputRole], plan: Plan, lim
     """
     decisions = {decision.node: decision for decision in plan.interpretation.decisions}
     context = {role.name for role in roles if role.role is not Role.TARGET}
-    depends = dependencies(captured)
+    depends = dependencies(captured, plan)
     opened: dict[fx.Node, bool] = {}
     ended: dict[fx.Node, int] = {}
     found: list[Refused] = []

@@ -30,7 +30,7 @@ def nodes_of(
     tells what is known of the nodes; `whys` are the reasons that are known for staying per candidate.
     """
     weights = {weight.placeholder for weight in captured.weights}
-    depends = dependencies(captured)
+    depends = dependencies(captured, looked)
     decisions = {decision.node: decision for decision in plan.interpretation.decisions}
     if plan.policy.unchanged:
         left = "the model is left unchanged"

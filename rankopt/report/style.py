@@ -14,7 +14,8 @@ h1 { font-size: 22px; margin: 0 0 4px; overflow-wrap: anywhere }
 h2 { font-size: 17px; margin: 36px 0 8px } h3 { font-size: 15px; margin: 16px 0 4px }
 p { margin: 6px 0 } .lead { font-size: 17px } .dim { color: var(--dim); font-size: 13px }
 .good { color: var(--once) } .bad { color: var(--bad); font-weight: 600 }
-code { font: 13px/1.45 ui-monospace, "SF Mono", Menlo, Consolas, monospace; overflow-wrap: anywhere }
+code { font: 13px/1.45 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace;
+  overflow-wrap: anywhere }
 .scroll { overflow-x: auto; margin: 8px 0 }
 table { border-collapse: collapse; width: 100%; font-size: 14px }
 th { text-align: left; font-weight: 600; font-size: 12.5px; color: var(--dim); white-space: nowrap }

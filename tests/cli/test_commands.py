@@ -172,29 +172,45 @@ def test_selectors_are_split_at_commas_outside_of_brackets(given: list[str], rea
     assert split_selectors(given) == read
 
 
-def test_diff(run, ranker: Path, tmp_path: Path) -> None:
-    page = tmp_path / "diff.html"
-    done = run("diff", ranker, "--html", page)
-    assert done.exit_code == 0, done.output
-    assert "model -> served: " in done.output
-    assert page.read_text().startswith("<!doctype html>")
-    data = json.loads(run("diff", ranker, ranker, "--json", "-").stdout)
-    assert data["titles"] == [str(ranker)] * 2
-    refused = run("diff", ranker, "--html", page)
-    assert refused.exit_code == 2
-    assert "--force" in refused.output
+def test_html_pages(run, model: Path, ranker: Path, tmp_path: Path) -> None:
+    for name, arguments in {
+        "explain": ("explain", model, "--context", "user_*"),
+        "optimize": ("optimize", model, "--context", "user_*", "--no-verify", "-o", tmp_path / "other.pt2"),
+        "show": ("show", ranker),
+        "diff": ("diff", ranker),
+    }.items():
+        page = tmp_path / f"{name}.html"
+        result = run(*arguments, "--html", page)
+        assert result.exit_code == 0, result.output
+        assert page.read_text().startswith("<!doctype html>")
+        refused = run(*arguments, "--html", page)
+        assert refused.exit_code == 2
+        assert "it exists" in refused.stderr
 
 
-def test_diff_of_what_is_no_ranker(run, model: Path, ranker: Path, tmp_path: Path) -> None:
-    text = tmp_path / "notes.json"
-    text.write_text("{}")
-    assert "is neither a saved ranker nor a report" in run("diff", model).output
-    assert "cannot be read" in run("diff", text).output
-    assert "two at most" in run("diff", ranker, ranker, ranker).output
+def test_diff(run, model: Path, ranker: Path, tmp_path: Path) -> None:
+    alone = run("diff", ranker)
+    assert alone.exit_code == 0, alone.output
+    assert "model -> served" in alone.stdout
+    assert "hidden" in alone.stdout
+    report = tmp_path / "report.json"
+    run("explain", model, "--context", "user_*", "--no-pass", "linear", "--json", report)
+    two = run("diff", report, ranker, "--json", "-")
+    assert two.exit_code == 0, two.output
+    found = json.loads(two.stdout)
+    assert found["modules"][0]["name"] == "hidden"
+    old, new = found["modules"][0]["flops"]
+    assert old[0] == new[0]
+    assert new[1] < old[1]
 
 
-def test_reports_as_html(run, model: Path, ranker: Path, tmp_path: Path) -> None:
-    pages = [tmp_path / "explained.html", tmp_path / "shown.html"]
-    assert run("explain", model, "--context", "user_*", "--html", pages[0]).exit_code == 0
-    assert run("show", ranker, "--html", pages[1]).exit_code == 0
-    assert all("The model by line" in page.read_text() for page in pages)
+def test_diff_of_what_is_no_ranker(run, model: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "report.json"
+    damaged.write_text("{}")
+    for path, message in ((model, "is neither a saved ranker nor a report"), (damaged, "cannot be read")):
+        result = run("diff", path)
+        assert result.exit_code == 1
+        assert message in result.stderr
+        assert "fix: " in result.stderr
+    assert run("diff", model, model, model).exit_code == 2
+    assert run("diff").exit_code == 2
