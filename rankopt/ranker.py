@@ -29,8 +29,9 @@ from rankopt.metadata import fingerprint
 from rankopt.requests import Request, split_rows
 from rankopt.selectors import Role
 from rankopt.stages import Stages
+from rankopt.state import State, refuse_other_version
 from rankopt.tensors import get_tensor, put_tensor
-from rankopt.variant import State, Variant
+from rankopt.variant import Variant, count_changes
 
 if TYPE_CHECKING:
     from rankopt.artefacts.writing import Export
@@ -49,7 +50,9 @@ class Ranker(nn.Module):
         self.stages = plans[-1]
         """Of the plan for the largest numbers of candidates."""
         self.interface = interface
-        self._variants = [Variant(stages, self, self._register(stages, weights), self.refresh) for stages in plans]
+        self._variants = [
+            Variant(stages, self, self._register(stages, weights), self.refresh, self.weights_hash) for stages in plans
+        ]
         self.inputs = Inputs(interface)
         self.report: Report | None = None
         """What was saved, what was not, and why. None for a ranker that was loaded without its report."""
@@ -59,6 +62,7 @@ class Ranker(nn.Module):
         """Indices and masks of the model, which the graph was specialised for: their names and fingerprints."""
         self._origin: tuple[CapturedModel, Sequence[Plan]] | None = None
         self._many: Many | None = None
+        self._weights_hash: tuple[str, int] | None = None
         self.eval()
         self.refresh()
 
@@ -90,13 +94,20 @@ class Ranker(nn.Module):
         """Everything that does not depend on the candidates, by name. See `forward` for the arguments.
 
         A ranker with several plans returns the state of the one for this number of `candidates`; by default of the one
-        for the largest. Any number of candidates may follow: the scores are the same, the speed may not be.
+        for the largest. Any number of candidates may follow: the scores are the same, the speed may not be. While
+        torch compiles or exports the call, the state is a plain dict.
         """
         variant = self._variants[-1 if candidates is None else self.interface.place(candidates)]
-        return variant.run_context(variant.prepared(), self._flat(context, Role.CONTEXT))
+        tensors = variant.run_context(variant.prepared(), self._flat(context, Role.CONTEXT))
+        return tensors if torch.compiler.is_compiling() else State(tensors, variant.maker())  # type: ignore[return-value]
 
     def candidate_stage(self, state: Mapping[str, Tensor], target: Mapping[str, Any]) -> Any:
-        """Scores, given the state of the request. Raises StageError when `state` is not of this ranker."""
+        """Scores, given the state of the request. See `forward` for the target; it may come in parts, call by call.
+
+        Raises StageError where `state` was made by another program or by other weights, lacks a tensor or has one too
+        many, or has one of another shape, type or device. A plain dict does not say who made it: there the tensors
+        alone are checked.
+        """
         return self.interface.unflatten_output(self.outputs(state, target))
 
     def outputs(self, state: Mapping[str, Tensor], target: Mapping[str, Any]) -> tuple[Tensor, ...]:
@@ -106,16 +117,27 @@ class Ranker(nn.Module):
         return variant.run_candidates(prepared, state, self._flat(target, Role.TARGET))
 
     def _of_state(self, state: Mapping[str, Tensor]) -> Variant:
-        """The plan that a state was made by; of several with the same state, any."""
-        for variant in reversed(self._variants):
-            if set(state) == variant.expected:
-                return variant
-        expected = self._variants[-1].expected
-        missing, unknown = sorted(expected - set(state)), sorted(set(state) - expected)
-        raise StageError(
-            f"the state is not one of this ranker: missing {missing}, unknown {unknown}.\n"
-            "  fix: pass what context_stage of this very ranker returned"
-        )
+        """The plan that a state was made by; of several with the same state, any. Raises StageError for another's."""
+        fitting = next((v for v in reversed(self._variants) if state.keys() == v.expected), None)
+        if fitting is None:
+            expected = self._variants[-1].expected
+            missing, unknown = sorted(expected - set(state)), sorted(set(state) - expected)
+            raise StageError(
+                f"the state is not one of this ranker: missing {missing}, unknown {unknown}.\n"
+                "  fix: pass what context_stage of this very ranker returned"
+            )
+        if not torch.compiler.is_compiling():
+            self.require_own(state)
+            fitting.require_tensors(state)
+        return fitting
+
+    def require_own(self, state: Mapping[str, Tensor]) -> None:
+        """Raises StageError for a state that another program made, or other weights. A plain dict does not say."""
+        if not isinstance(state, State) or any(state.made_by is variant.maker() for variant in self._variants):
+            return
+        found = state.version  # first, for it may be unknown, and hashing takes its time
+        fitting = [variant for variant in self._variants if state.keys() == variant.expected]
+        refuse_other_version(found, [variant.version() for variant in fitting])
 
     def _rows(self, target: Mapping[str, Tensor]) -> int:
         """The number of candidates."""
@@ -129,6 +151,8 @@ class Ranker(nn.Module):
         interface = replace(self.interface, ranges=self.interface.ranges[place : place + 1])
         ranker = Ranker([self._variants[place].stages], interface, self.weights())
         ranker.report, ranker.examples, ranker.fixed = self.report, self.examples, self.fixed
+        if ranker.weights().keys() == self.weights().keys():
+            ranker._weights_hash = self._weights_hash
         if self._origin is not None:
             captured, plans = self._origin
             ranker._origin = captured, plans[place : place + 1]
@@ -275,7 +299,11 @@ class Ranker(nn.Module):
     # -------------------------------------------------------------------------------------------------- weights
 
     def refresh(self) -> None:
-        """Runs the weight stage again. Called on its own when a parameter has changed, or moved."""
+        """Runs the weight stage again. Called on its own when a parameter has changed, or moved.
+
+        To be called after a change that torch does not count: one through `.data`, or of an inference tensor.
+        """
+        self._weights_hash = None
         known: dict[str, Tensor] = {}
         for variant in self._variants:
             variant.refresh(known)
@@ -315,6 +343,18 @@ class Ranker(nn.Module):
         """The tensors of the model that the ranker reads, by their names in the model."""
         sources = [source for variant in reversed(self._variants) for source in variant.stages.sources]
         return {source.name: get_tensor(self, source.name) for source in sources if not source.is_constant}
+
+    def weights_hash(self) -> str:
+        """The `rankopt.metadata.fingerprint` of the weights, kept until they change: about a second for 1 GB."""
+        weights = self.weights()
+        changes = count_changes(list(weights.values()))
+        if self._weights_hash is None or self._weights_hash[1] != changes:
+            self._weights_hash = fingerprint(weights), changes
+        return self._weights_hash[0]
+
+    def set_weights_hash(self, known: str) -> None:
+        """Spares the hashing of weights of which the hash is known."""
+        self._weights_hash = known, count_changes(list(self.weights().values()))
 
     def constants(self) -> dict[str, Tensor]:
         """The tensors that the compiler made, such as indices, by their names in the ranker."""

@@ -13,24 +13,34 @@ import torch
 from torch import Tensor, nn
 
 from rankopt.eager import eager
+from rankopt.errors import StageError
+from rankopt.identity import program_hash
 from rankopt.stages import Stages
+from rankopt.state import Maker, Version
 from rankopt.tensors import get_tensor
 
-State = dict[str, Tensor]
-"""What crosses from the context stage to the candidate stage, by name."""
+NONE: Mapping[str, tuple[int, ...]] = {}
 
 
 class Variant:
     """The stages of one plan over the tensors of `owner`, of which `sources` are the names.
 
-    `renew` refreshes all plans of the owner; it is called when a tensor has changed.
+    `renew` refreshes all plans of the owner; it is called when a tensor has changed. `weights_hash` is the owner's.
     """
 
-    def __init__(self, stages: Stages, owner: nn.Module, sources: Sequence[str], renew: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        stages: Stages,
+        owner: nn.Module,
+        sources: Sequence[str],
+        renew: Callable[[], None],
+        weights_hash: Callable[[], str],
+    ) -> None:
         self.stages = stages
         self.sources = sources
         self._owner = owner
         self._renew = renew
+        self._weights_hash = weights_hash
         self.expected = {tensor.name for tensor in stages.state}
         """The names in a state of this plan."""
         self._eager = (eager(stages.context_stage), eager(stages.candidate_stage))
@@ -38,13 +48,16 @@ class Variant:
         self._prepared: list[Tensor] = []
         self._watched: list[Tensor] = []
         self._version = -1
+        self._converted = False
+        self._maker = Maker()
+        self._maker_changes = -1
 
     @property
     def device(self) -> torch.device | None:
         """Where the weights are; None where there are none."""
         return self._tensors[0].device if self._tensors else None
 
-    def run_context(self, prepared: Sequence[Tensor], context: Mapping[str, Tensor]) -> State:
+    def run_context(self, prepared: Sequence[Tensor], context: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The state of a request, for inputs that were checked."""
         stages = self.stages
         weights = [prepared[i] for i in stages.context_weights]
@@ -72,9 +85,45 @@ class Variant:
             self._renew()
         return self._prepared
 
+    # -------------------------------------------------------------------------------------------------- state
+
+    def maker(self) -> Maker:
+        """Who makes states now: another one whenever a weight has changed."""
+        changes = count_changes(self._tensors)
+        if self._maker.is_over or self._maker_changes != changes:
+            self._maker.end()
+            self._maker, self._maker_changes = Maker(self.version), changes
+        return self._maker
+
+    def version(self) -> Version:
+        """The version of the states that this plan makes now."""
+        return Version(program_hash(self.stages), self._weights_hash())
+
+    def require_tensors(self, state: Mapping[str, Tensor], leading: Mapping[str, tuple[int, ...]] = NONE) -> None:
+        """Raises StageError for a tensor of another shape, type or device. `leading`: dims before the plan's own."""
+        device = self.device
+        for tensor in self.stages.state:
+            found = state[tensor.name]
+            shape = (*leading.get(tensor.name, ()), *tensor.shape)
+            fits = found.shape == shape and (found.dtype is tensor.dtype or self._converted)
+            if not fits or (device is not None and found.device != device):
+                on = "" if device is None else f" on {device}"
+                raise StageError(
+                    f"the state does not fit this ranker: '{tensor.name}' is another tensor.\n"
+                    f"  expected: {list(shape)} {tensor.dtype}{on}\n"
+                    f"  found: {list(found.shape)} {found.dtype} on {found.device}\n"
+                    "  fix: pass what context_stage of this very ranker returned"
+                )
+
+    # -------------------------------------------------------------------------------------------------- weights
+
     def refresh(self, known: dict[str, Tensor]) -> None:
         """Runs the weight stage again. What is known by its name, from other plans, is the same tensor in this one."""
         self._tensors = [get_tensor(self._owner, name) for name in self.sources]
+        self._maker.end()
+        nodes = self.stages.weight_stage.graph.find_nodes(op="placeholder")
+        pairs = zip(nodes, self._tensors, strict=True)
+        self._converted = any(tensor.dtype is not node.meta["expr"].dtype for node, tensor in pairs)
         with torch.no_grad():
             prepared = self.stages.weight_stage(*self._tensors)
         named = zip(self.stages.prepared, prepared, strict=True)
@@ -86,12 +135,16 @@ class Variant:
         """The weights of which the prepared ones are more than the very tensor: when they change, so do those."""
         nodes = self.stages.weight_stage.graph.find_nodes(op="placeholder")
         pairs = zip(nodes, self._tensors, strict=True)
-        changed = [tensor for node, tensor in pairs if any(user.op == "call_function" for user in node.users)]
-        return [tensor for tensor in changed if not tensor.is_inference()]  # those do not count their changes
+        return [tensor for node, tensor in pairs if any(user.op == "call_function" for user in node.users)]
 
     def _current_version(self) -> int:
         """Grows with every in-place change of a watched weight."""
-        return sum([tensor._version for tensor in self._watched])
+        return count_changes(self._watched)
+
+
+def count_changes(tensors: Sequence[Tensor]) -> int:
+    """A number that grows with every in-place change that torch counts: not with those of inference tensors."""
+    return sum([tensor._version for tensor in tensors if not tensor.is_inference()])
 
 
 def runs_eagerly() -> bool:

@@ -40,7 +40,6 @@ from rankopt.artefacts.running import Run
 from rankopt.atomic import require_writable, write_together
 from rankopt.calls import example_call
 from rankopt.errors import InputError, OutputError
-from rankopt.metadata import fingerprint
 from rankopt.ranker import Ranker
 from rankopt.requests import Request
 from rankopt.version import __version__
@@ -187,7 +186,7 @@ def _facts(ranker: Ranker, part: Part) -> dict[str, Any]:
     """What a file says of itself: its inputs in order, its outputs, the weights that it was made of."""
     return {
         "version": __version__,
-        "weights": fingerprint(ranker.weights()),
+        "weights": ranker.weights_hash(),
         "inputs": [port.to_json() for port in part.inputs],
         "outputs": list(part.outputs),
     }
@@ -232,7 +231,7 @@ def _describe(ranker: Ranker, order: Order, agreement: Agreement) -> None:
     description = {
         "format": DESCRIPTION_FORMAT,
         "versions": {"rankopt": __version__, "torch": torch.__version__},
-        "weights": fingerprint(ranker.weights()),
+        "weights": ranker.weights_hash(),
         **stages,
         "state": state,
         "state_bytes": sum(tensor.bytes for tensor in ranker.stages.state),
