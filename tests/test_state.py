@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,12 @@ from rankopt.state import State, Version
 def small(seed: int = 0, **options: Any) -> Ranker:
     torch.manual_seed(seed)
     return rankopt.optimize(Small().eval(), ["user_*"], example_inputs=example_rows(), **options)
+
+
+@pytest.fixture(autouse=True)
+def as_served() -> Iterator[None]:
+    with torch.no_grad():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -166,12 +173,10 @@ def test_new_weights_refuse_the_states_of_the_old(ranker: Ranker, known: bool) -
 @pytest.mark.parametrize("name", ["users.weight", "items.weight", "output.bias"])
 def test_a_weight_that_is_changed_in_place(ranker: Ranker, name: str) -> None:
     old = stored(ranker.context_stage(CONTEXT))
-    with torch.no_grad():
-        ranker.get_parameter_or_buffer(name).add_(1)
+    ranker.get_parameter_or_buffer(name).add_(1)
     with pytest.raises(StageError, match=r"made by other weights(.|\n)*expected: sha256:(.|\n)*found: sha256:"):
         ranker.candidate_stage(old, TARGET)
-    with torch.no_grad():
-        ranker.get_parameter_or_buffer(name).sub_(1)
+    ranker.get_parameter_or_buffer(name).sub_(1)
     ranker.refresh()
     ranker.candidate_stage(ranker.context_stage(CONTEXT), TARGET)
 
@@ -205,12 +210,12 @@ def test_a_ranker_that_is_gone(shared: Ranker) -> None:
     shared.candidate_stage(read, TARGET)
 
 
+@pytest.mark.filterwarnings("ignore:.*LeafSpec")  # torch copies its own trees
 def test_a_copy_of_a_ranker_takes_its_states(ranker: Ranker) -> None:
     state = ranker.context_stage(CONTEXT)
     twin = copy.deepcopy(ranker)
     twin.candidate_stage(state, TARGET)
-    with torch.no_grad():
-        twin.get_parameter_or_buffer("users.weight").add_(1)
+    twin.get_parameter_or_buffer("users.weight").add_(1)
     with pytest.raises(StageError, match="other weights"):
         ranker.candidate_stage(twin.context_stage(CONTEXT), TARGET)
 
@@ -300,7 +305,6 @@ def test_candidates_in_chunks() -> None:
     state = ranker.context_stage(CONTEXT)
     chunks = [{name: tensor[i : i + 500] for name, tensor in target.items()} for i in range(0, 5000, 500)]
     scores = torch.cat([ranker.candidate_stage(state, chunk) for chunk in chunks])
-    with torch.no_grad():
-        expected = model(CONTEXT["user_id"].expand(5000), target["item_id"], target["x"])
+    expected = model(CONTEXT["user_id"].expand(5000), target["item_id"], target["x"])
     for one_call in (ranker(CONTEXT, target), expected):
         torch.testing.assert_close(scores, one_call, rtol=1e-9, atol=1e-9)

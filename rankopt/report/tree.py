@@ -204,8 +204,12 @@ class Report:
         return words.sentence(self.before.flops, self.after.flops, self.candidates, self.state_bytes, self.unchanged)
 
     def to_json(self) -> dict[str, Any]:
-        """The report as dicts, lists, strings and numbers."""
-        return encoding.encode(self)
+        """The report as dicts, lists, strings and numbers, with the two figures about the state that follow from it."""
+        return {
+            **encoding.encode(self),
+            "state_bytes": self.state_bytes,
+            "flops_saved_per_state_byte": self.saved_per_byte,
+        }
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> Report:
