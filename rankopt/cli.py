@@ -20,6 +20,8 @@ from rankopt.errors import InputError, OutputError, RankoptError, RolesError, Ve
 from rankopt.version import __version__
 
 if TYPE_CHECKING:
+    import torch
+
     from rankopt.artefacts.writing import Order
     from rankopt.commands import Exported, Json, Request
     from rankopt.report.tree import Report
@@ -144,6 +146,11 @@ _written = options(
         help="Context and target apart, or the model's own rows.",
     ),
 )
+_state_dtype = click.option(
+    "--state-dtype",
+    type=click.Choice(["float16", "bfloat16"]),
+    help="Round the state to it. Not exact: the error is measured and shown.",
+)
 _json = click.option("--json", "json_file", type=_FILE, help="Write the facts as JSON to a file; - for stdout.")
 _force = click.option("--force", is_flag=True, help="Overwrite files that exist.")
 
@@ -152,6 +159,7 @@ _force = click.option("--force", is_flag=True, help="Overwrite files that exist.
 @_source
 @_roles
 @_written
+@_state_dtype
 @click.option("--no-verify", is_flag=True, help="Do not compare the rewritten model with the original.")
 @_json
 @_force
@@ -163,6 +171,7 @@ def optimize(
     output: Path,
     stages: bool,
     signature: str,
+    state_dtype: str | None,
     no_verify: bool,
     json_file: Path | None,
     force: bool,
@@ -181,7 +190,7 @@ def optimize(
     check_outputs(force, *files_of(output, stages), json_file)
     from rankopt import commands
 
-    request = read_request(backend=backend or default_backend(output), **roles)
+    request = read_request(backend=backend or default_backend(output), state_dtype=state_dtype, **roles)
     order = read_order(output, stages, signature)
     done = commands.optimize(commands.Source(model, example, trust), request, order, not no_verify, force)
     if done.ranker.report is not None:
@@ -198,6 +207,7 @@ def optimize(
 @click.option("--example", type=_MODEL, help="Example rows to draw requests from; the ranker knows ranges by default.")
 @click.option("--trust", is_flag=True, help="Read files that run code when they are read (pickles).")
 @click.option("--candidates", type=_COUNT, help="Of several plans, that for this number; the last by default.")
+@_state_dtype
 @_force
 @plainly
 def export(
@@ -208,6 +218,7 @@ def export(
     example: Path | None,
     trust: bool,
     candidates: int | None,
+    state_dtype: str | None,
     force: bool,
 ) -> None:
     """Write a saved RANKER for a serving stack, in the format that the ending of OUTPUT names.
@@ -221,7 +232,8 @@ def export(
     from rankopt import commands
 
     order = read_order(output, stages, signature)
-    show_exported(commands.export(ranker, order, example, trust, force, candidates))
+    rounded = read_dtype(state_dtype)
+    show_exported(commands.export(ranker, order, example, trust, force, candidates, rounded))
 
 
 @main.command()
@@ -330,6 +342,7 @@ def read_request(
     backend: str,
     only: Sequence[str],
     without: Sequence[str],
+    state_dtype: str | None = None,
 ) -> Request:
     """The options about roles, prices and passes. Raises RolesError for a pass that does not exist."""
     from rankopt import commands
@@ -337,7 +350,14 @@ def read_request(
     selected = split_selectors(target) or None
     passes = commands.passes_used(split_selectors(only), split_selectors(without))
     profile = commands.read_profile(backend)
-    return commands.Request(split_selectors(context), selected, candidates, profile, passes)
+    return commands.Request(split_selectors(context), selected, candidates, profile, passes, read_dtype(state_dtype))
+
+
+def read_dtype(name: str | None) -> torch.dtype | None:
+    """An element type by its name."""
+    import torch
+
+    return None if name is None else getattr(torch, name)
 
 
 def read_order(output: Path, stages: bool, signature: str) -> Order:

@@ -53,17 +53,20 @@ class Comparison:
     verification: Verification
     dtype: str
     """Of the scores, as served."""
+    state_dtype: torch.dtype | None = None
+    """What the state is rounded to, if it is."""
 
     @property
     def sentence(self) -> str:
         """The result in one sentence."""
-        return in_words(self.verification.agreement, self.dtype, self.verification.candidates)
+        return in_words(self.verification.agreement, self.dtype, self.verification.candidates, self.state_dtype)
 
     def to_json(self) -> Json:
         """The result as plain data."""
         divergence = self.verification.divergence
         return {
             "identical": self.verification.identical,
+            "state_dtype": None if self.state_dtype is None else str(self.state_dtype).removeprefix("torch."),
             "candidates": list(self.verification.candidates),
             "reasons": list(self.verification.agreement.reasons()),
             "agreement": asdict(self.verification.agreement),
@@ -77,8 +80,14 @@ class Comparison:
         write_whole(path, lambda file: torch.save(tensors, file), overwrite)
 
 
-def in_words(agreement: Agreement, dtype: str, candidates: Sequence[int]) -> str:
-    """An agreement in one sentence."""
+def in_words(
+    agreement: Agreement, dtype: str, candidates: Sequence[int], state_dtype: torch.dtype | None = None
+) -> str:
+    """An agreement in one sentence. `state_dtype`: what the state is rounded to, so that the scores are not exact."""
+    if state_dtype is not None:
+        name, order = str(state_dtype).removeprefix("torch."), agreement.order
+        errors = (agreement.rewritten_error, agreement.absolute_error)
+        return words.rounding(name, *errors, order.top100, order.moved100, candidates)
     ratio = agreement.ratio if math.isfinite(agreement.ratio) else None
     return words.agreement(
         agreement.identical(), agreement.error64, dtype, ratio, agreement.order.swapped_pairs, candidates
@@ -96,7 +105,8 @@ class Exported:
     @property
     def sentence(self) -> str:
         """How its runtime agrees with the original, in one sentence."""
-        return f"{self.export.runtime}: {in_words(self.export.agreement, self.dtype, self.export.candidates)}"
+        done = self.export
+        return f"{done.runtime}: {in_words(done.agreement, self.dtype, done.candidates, done.state_dtype)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +126,7 @@ class Request:
     candidates: int | tuple[int, int] = 512
     backend: Profile = DEFAULT
     passes: Collection[str] | None = None
+    state_dtype: torch.dtype | None = None
 
 
 def optimize(source: Source, request: Request, order: Order, verification: bool, overwrite: bool) -> Optimized:
@@ -124,7 +135,13 @@ def optimize(source: Source, request: Request, order: Order, verification: bool,
     with working(f"reading {source.path}"):
         model, rows = read_model(source)
     with working(f"rewriting for {_count(request.candidates)}"):
-        ranker = pipeline.optimize(model, verification=verification, example_inputs=rows, **_arguments(request))
+        ranker = pipeline.optimize(
+            model,
+            verification=verification,
+            example_inputs=rows,
+            state_dtype=request.state_dtype,
+            **_arguments(request),
+        )
     with working(f"writing {order.path}"):
         if not order.is_ranker:
             single = ranker.at(ranker.interface.candidates)
@@ -134,13 +151,20 @@ def optimize(source: Source, request: Request, order: Order, verification: bool,
 
 
 def export(
-    ranker: Path, order: Order, example: Path | None, trust: bool, overwrite: bool, candidates: int | None = None
+    ranker: Path,
+    order: Order,
+    example: Path | None,
+    trust: bool,
+    overwrite: bool,
+    candidates: int | None = None,
+    state_dtype: torch.dtype | None = None,
 ) -> Exported:
     """Writes a saved ranker in another format: of several plans, that for a number of candidates."""
     order.check(overwrite)
     with working(f"reading {ranker}"):
         loaded = saved.load(ranker, trust)
     loaded = loaded.at(loaded.interface.candidates if candidates is None else candidates)
+    loaded = loaded if state_dtype is None else loaded.with_state_dtype(state_dtype)
     rows = None if example is None else _read_rows(example)
     with working(f"writing {order.path}"):
         return Exported(writing.export(loaded, order, overwrite, rows), served_dtype(loaded))
@@ -183,7 +207,7 @@ def verify(source: Source, ranker: Path, requests: int, candidates: Sequence[int
         model, rows = read_model(source)
     with working("comparing"):
         verification = loaded.verify(requests, candidates or CANDIDATES, model, rows, seed)
-    return Comparison(verification, served_dtype(loaded))
+    return Comparison(verification, served_dtype(loaded), loaded.state_dtype)
 
 
 def served_dtype(ranker: Ranker) -> str:
@@ -202,6 +226,8 @@ def describe(ranker: Path) -> tuple[str, Report | None]:
         f"by rankopt {versions['rankopt']} with torch {versions['torch']}, {_plans(interface)}",
         f"weights {metadata.weights}",
     ]
+    if metadata.state_dtype is not None:
+        lines.append(f"state rounded to {str(metadata.state_dtype).removeprefix('torch.')}: the scores are not exact")
     for role, rows in ((Role.CONTEXT, "1"), (Role.TARGET, "N")):
         for info in interface.expected(role):
             shape = "scalar" if info.shape is None else f"[{', '.join([rows, *map(str, info.shape)])}]"

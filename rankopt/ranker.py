@@ -22,10 +22,12 @@ from torch.export import ExportedProgram
 
 from rankopt.calls import example_call
 from rankopt.capture import CapturedModel, capture
-from rankopt.errors import StageError, VerificationError
+from rankopt.errors import InputError, StageError, VerificationError
 from rankopt.inputs import Inputs, flatten, require_same
 from rankopt.interface import InputInfo, Interface
 from rankopt.metadata import fingerprint
+from rankopt.narrow import narrowed, require_state_dtype
+from rankopt.report.facts import state_facts
 from rankopt.requests import Request, split_rows
 from rankopt.selectors import Role
 from rankopt.stages import Stages
@@ -44,14 +46,24 @@ if TYPE_CHECKING:
 class Ranker(nn.Module):
     """A rewritten ranker. Made by `rankopt.optimize` or `rankopt.load`."""
 
-    def __init__(self, plans: Sequence[Stages], interface: Interface, weights: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self,
+        plans: Sequence[Stages],
+        interface: Interface,
+        weights: Mapping[str, Tensor],
+        state_dtype: torch.dtype | None = None,
+    ) -> None:
         """`plans`: the stages of the plan for each of the interface's ranges, made with the same `stages.Names`."""
         super().__init__()
         self.stages = plans[-1]
         """Of the plan for the largest numbers of candidates."""
         self.interface = interface
+        self.state_dtype = state_dtype
+        """What the state is rounded to; None for a ranker that is exact. See `with_state_dtype`."""
+        sources = [self._register(stages, weights) for stages in plans]
         self._variants = [
-            Variant(stages, self, self._register(stages, weights), self.refresh, self.weights_hash) for stages in plans
+            Variant(stages, self, names, self.refresh, self.weights_hash, rounded=state_dtype is not None)
+            for stages, names in zip(plans, sources, strict=True)
         ]
         self.inputs = Inputs(interface)
         self.report: Report | None = None
@@ -149,13 +161,40 @@ class Ranker(nn.Module):
             return self
         place = self.interface.place(candidates)
         interface = replace(self.interface, ranges=self.interface.ranges[place : place + 1])
-        ranker = Ranker([self._variants[place].stages], interface, self.weights())
-        ranker.report, ranker.examples, ranker.fixed = self.report, self.examples, self.fixed
-        if ranker.weights().keys() == self.weights().keys():
-            ranker._weights_hash = self._weights_hash
+        ranker = self._with([self._variants[place].stages], interface, self.state_dtype)
         if self._origin is not None:
             captured, plans = self._origin
             ranker._origin = captured, plans[place : place + 1]
+        return ranker
+
+    def with_state_dtype(self, dtype: torch.dtype) -> Ranker:
+        """The ranker with its state rounded to `dtype`, float16 or bfloat16. The tensors are shared.
+
+        Not exact: the scores move by the rounding, which `verify` allows for, and measures. Integer tensors stay as
+        they are. A request whose state has numbers that `dtype` cannot hold is refused with StageError.
+
+        Raises InputError for another type, or for a ranker whose state is rounded already.
+        """
+        require_state_dtype(dtype)
+        if self.state_dtype is dtype:
+            return self
+        if self.state_dtype is not None:
+            raise InputError(
+                f"the state of this ranker is rounded already.\n  expected: an exact ranker\n"
+                f"  found: {self.state_dtype}\n  fix: optimize the model again with state_dtype={dtype}"
+            )
+        ranker = self._with(narrowed([v.stages for v in self._variants], dtype), self.interface, dtype)
+        ranker._origin = self._origin
+        if ranker.report is not None:
+            ranker.report = replace(ranker.report, state=state_facts(ranker.stages))
+        return ranker
+
+    def _with(self, plans: Sequence[Stages], interface: Interface, state_dtype: torch.dtype | None) -> Ranker:
+        """A ranker with other stages over the same tensors."""
+        ranker = Ranker(plans, interface, self.weights(), state_dtype)
+        ranker.report, ranker.examples, ranker.fixed = self.report, self.examples, self.fixed
+        if ranker.weights().keys() == self.weights().keys():
+            ranker._weights_hash = self._weights_hash
         return ranker
 
     @property
@@ -263,6 +302,7 @@ class Ranker(nn.Module):
         example_inputs: Any = None,
         single_file: int | None = None,
         candidates: int | None = None,
+        state_dtype: torch.dtype | None = None,
     ) -> Export:
         """Writes what a serving stack runs without rankopt: `.onnx`, `.aoti.pt2` or `.pt2`, by the ending of `path`.
 
@@ -277,6 +317,7 @@ class Ranker(nn.Module):
                 default.
             single_file: bytes of weights up to which an ONNX model is one file; beyond, they lie in NAME.onnx.data.
             candidates: which of several plans to write: the one for this number; by default for the largest.
+            state_dtype: round the state to float16 or bfloat16, see `with_state_dtype`; the error is in the result.
 
         Raises OutputError for an unknown ending or a file in the way, ExportError where the format lacks something,
         VerificationError where what was written gives other scores. See `rankopt.artefacts`.
@@ -286,6 +327,7 @@ class Ranker(nn.Module):
         limit = {} if single_file is None else {"single_file": single_file}
         given = writing.Order(Path(path), stages, writing.signature_of(signature), **limit)
         ranker = self.at(self.interface.candidates if candidates is None else candidates)
+        ranker = ranker if state_dtype is None else ranker.with_state_dtype(state_dtype)
         return writing.export(ranker, given, overwrite, example_inputs)
 
     # -------------------------------------------------------------------------------------------------- inputs

@@ -98,7 +98,7 @@ def assemble(program: ExportedProgram, plans: Sequence[ExportedProgram], metadat
         ) from error
     names = Names()
     stages = [split(plan.exprs, plan.outputs, plan.constants, names) for plan in (whole, *reversed(others))]
-    ranker = Ranker(stages[::-1], metadata.interface, whole.weights)
+    ranker = Ranker(stages[::-1], metadata.interface, whole.weights, metadata.state_dtype)
     ranker.examples = examples_of(metadata.ranges)
     ranker.fixed = metadata.fixed
     ranker.set_weights_hash(metadata.weights)
@@ -121,6 +121,7 @@ def describe(ranker: Ranker) -> Metadata:
         versions={"rankopt": __version__, "torch": torch.__version__},
         ranges=ranges_to_json(ranker.examples),
         fixed=ranker.fixed,
+        state_dtype=ranker.state_dtype,
     )
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from rankopt.eager import eager
 from rankopt.errors import StageError
+from rankopt.float64 import run_float64
 from rankopt.identity import program_hash
 from rankopt.stages import Stages
 from rankopt.state import Maker, Version
@@ -26,6 +27,7 @@ class Variant:
     """The stages of one plan over the tensors of `owner`, of which `sources` are the names.
 
     `renew` refreshes all plans of the owner; it is called when a tensor has changed. `weights_hash` is the owner's.
+    `rounded`: the state is rounded (`rankopt.narrow`), and each one is looked at for numbers that became infinite.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class Variant:
         sources: Sequence[str],
         renew: Callable[[], None],
         weights_hash: Callable[[], str],
+        rounded: bool = False,
     ) -> None:
         self.stages = stages
         self.sources = sources
@@ -43,6 +46,7 @@ class Variant:
         self._weights_hash = weights_hash
         self.expected = {tensor.name for tensor in stages.state}
         """The names in a state of this plan."""
+        self._may_overflow = [t.name for t in stages.state if rounded and t.dtype.is_floating_point]
         self._eager = (eager(stages.context_stage), eager(stages.candidate_stage))
         self._tensors: list[Tensor] = []
         self._prepared: list[Tensor] = []
@@ -63,7 +67,31 @@ class Variant:
         weights = [prepared[i] for i in stages.context_weights]
         run = self._eager[0] if runs_eagerly() else stages.context_stage
         results = run(*weights, *(context[name] for name in stages.context_inputs))
-        return {tensor.name: result for tensor, result in zip(stages.state, results, strict=True)}
+        state = {tensor.name: result for tensor, result in zip(stages.state, results, strict=True)}
+        if self.has_infinities(state):
+            self._refuse_overflow(state, [*weights, *(context[name] for name in stages.context_inputs)])
+        return state
+
+    def has_infinities(self, state: Mapping[str, Tensor]) -> bool:
+        """Whether rounding may have been too much for a number: there are infinite ones in a rounded state."""
+        if torch.compiler.is_compiling():
+            return False
+        return any([bool(state[name].isinf().any()) for name in self._may_overflow])
+
+    def _refuse_overflow(self, state: Mapping[str, Tensor], arguments: Sequence[Tensor]) -> None:
+        """Raises StageError where a number became infinite by rounding; those of the model's own are as they were."""
+        nodes = self.stages.context_stage.graph.find_nodes(op="placeholder")
+        given = {node.name: tensor.detach() for node, tensor in zip(nodes, arguments, strict=True)}
+        exact = run_float64(self.stages.context_stage, given)
+        for tensor, wide in zip(self.stages.state, exact, strict=True):
+            lost = wide[state[tensor.name].isinf() & wide.isfinite()]
+            if tensor.name in self._may_overflow and len(lost):
+                most = torch.finfo(tensor.dtype).max
+                raise StageError(
+                    f"the state does not fit into {tensor.dtype}: '{tensor.name}' holds {float(lost[0]):.3g}.\n"
+                    f"  expected: numbers up to {most:.3g}\n"
+                    "  fix: state_dtype=torch.bfloat16 (--state-dtype bfloat16) ends at 3.39e+38; or leave it out"
+                )
 
     def run_candidates(
         self, prepared: Sequence[Tensor], state: Mapping[str, Tensor], target: Mapping[str, Tensor]

@@ -35,10 +35,12 @@ class Reference:
     truth: list[Tensor]
     original: list[Tensor]
     rewritten64: list[Tensor] | None
+    state_dtype: torch.dtype | None = None
+    """What the ranker rounds its state to, if it does."""
 
     def agreement(self, scores: Sequence[Tensor]) -> Agreement:
         """How well the scores of a file agree with it."""
-        return compare(self.truth, self.original, scores, self.rewritten64)
+        return compare(self.truth, self.original, scores, self.rewritten64, self.state_dtype)
 
 
 def references(ranker: Ranker, requests: Sequence[Request]) -> list[Reference]:
@@ -95,14 +97,14 @@ def _agreement(runtime: str, scorer: Scorer, reference: Reference) -> Agreement:
 
 def _reference(ranker: Ranker, request: Request) -> Reference:
     wide = run_float64(ranker.stages.whole, ranker.arguments(request))
+    with torch.no_grad():
+        scores = ranker.outputs(ranker.context_stage(request.context), request.target)
     if ranker.origin is None:
-        with torch.no_grad():
-            scores = ranker.outputs(ranker.context_stage(request.context), request.target)
-        return Reference(request, _on_cpu(wide), _on_cpu(scores), None)
+        return Reference(request, _on_cpu(wide), _on_cpu(scores), None, ranker.state_dtype)
     captured, _ = ranker.origin
     rows = tile(ranker.interface.roles, request)
     truth = run_float64(captured.graph_module, placeholders(captured, rows))
-    return Reference(request, _on_cpu(truth), _on_cpu(captured.run(rows)), _on_cpu(wide))
+    return Reference(request, _on_cpu(truth), _on_cpu(captured.run(rows)), _on_cpu(wide), ranker.state_dtype)
 
 
 def _on_cpu(tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -98,6 +98,8 @@ class Export:
     agreement: Agreement
     candidates: tuple[int, ...]
     """Numbers of candidates at which it was compared."""
+    state_dtype: torch.dtype | None = None
+    """What the state is rounded to, if it is."""
 
     @property
     def bytes(self) -> int:
@@ -129,7 +131,7 @@ def export(ranker: Ranker, order: Order, overwrite: bool = False, example_inputs
             _describe(ranker, inside, agreements[0])
 
     files = write_together(order.path, fill, overwrite)
-    return Export(tuple(files), RUNTIMES[order.format], agreements[0], CANDIDATES)
+    return Export(tuple(files), RUNTIMES[order.format], agreements[0], CANDIDATES, ranker.state_dtype)
 
 
 def _requests(ranker: Ranker, example_inputs: Any) -> list[Request]:

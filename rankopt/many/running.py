@@ -43,7 +43,10 @@ class ManyVariant:
             return self._joined([self.variant.run_context(prepared, _of(shared, b)) for b in range(requests)])
         weights = [prepared[i] for i in stages.context_weights]
         results = _run(self.many.context)(*weights, *(shared[name] for name in stages.context_inputs))
-        return {tensor.name: result for tensor, result in zip(stages.state, results, strict=True)}
+        state = {tensor.name: result for tensor, result in zip(stages.state, results, strict=True)}
+        if self.variant.has_infinities(state):  # of which request, and whether they are its own, each tells by itself
+            return self._joined([self.variant.run_context(prepared, _of(shared, b)) for b in range(requests)])
+        return state
 
     def _joined(self, states: Sequence[Tensors]) -> Tensors:
         batched = self.many.batched

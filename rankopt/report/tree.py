@@ -153,6 +153,31 @@ class VerificationFacts:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class RoundingFacts:
+    """What a rounded state costs in accuracy, measured on example requests against the model in float64."""
+
+    dtype: str
+    """Of the rounded tensors."""
+    exact_bytes: int
+    """Size of the state without rounding."""
+    candidates: tuple[int, ...]
+    """Of the requests."""
+    error: float
+    """The largest error of a score, relative to the largest score."""
+    absolute_error: float
+    original_error: float
+    """The relative error of the model itself, as served."""
+    top100: float
+    """The share of the best 100 candidates that are still among them."""
+    moved100: int
+    """How many of the best 100 places went to another candidate, in the worst request."""
+    kendall_tau: float
+
+    def __str__(self) -> str:
+        return words.rounding(self.dtype, self.error, self.absolute_error, self.top100, self.moved100, self.candidates)
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Report:
     """What was saved, what was not, and why.
@@ -183,6 +208,8 @@ class Report:
     """The plans that are served, in ascending order of the numbers of candidates; all else is about the last."""
     break_even: int | None = None
     """The number of candidates from which on it is estimated to be faster than the model; None if it never is."""
+    rounding: RoundingFacts | None = None
+    """Of a state that is rounded (`state_dtype`). `verification` is then that of the same program without rounding."""
     version: int = VERSION
 
     @property
