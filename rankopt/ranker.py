@@ -72,6 +72,8 @@ class Ranker(nn.Module):
         """Rows [R, ...] by input that show the range of each: what requests are drawn from. Empty where unknown."""
         self.fixed: Mapping[str, str] = {}
         """Indices and masks of the model, which the graph was specialised for: their names and fingerprints."""
+        self.not_in_checkpoints: frozenset[str] = frozenset()
+        """Tensors that no state dict of the model holds: non-persistent buffers, and what was made of others."""
         self._origin: tuple[CapturedModel, Sequence[Plan]] | None = None
         self._many: Many | None = None
         self._weights_hash: tuple[str, int] | None = None
@@ -193,6 +195,7 @@ class Ranker(nn.Module):
         """A ranker with other stages over the same tensors."""
         ranker = Ranker(plans, interface, self.weights(), state_dtype)
         ranker.report, ranker.examples, ranker.fixed = self.report, self.examples, self.fixed
+        ranker.not_in_checkpoints = self.not_in_checkpoints
         if ranker.weights().keys() == self.weights().keys():
             ranker._weights_hash = self._weights_hash
         return ranker
@@ -234,6 +237,7 @@ class Ranker(nn.Module):
         self.examples = captured.examples
         known = [w for w in captured.weights if w.name in captured.numbers or not w.tensor.dtype.is_floating_point]
         self.fixed = {weight.name: fingerprint({weight.name: weight.tensor}) for weight in known}
+        self.not_in_checkpoints = frozenset(w.name for w in captured.weights if not w.in_checkpoints)
 
     @property
     def origin(self) -> tuple[CapturedModel, Plan] | None:
@@ -358,16 +362,21 @@ class Ranker(nn.Module):
     def load_original_state_dict(self, state_dict: Mapping[str, Tensor]) -> None:
         """New weights under the original model's names; nothing is optimised again.
 
-        Raises StageError where a weight is missing or has another shape, or where an index or a mask differs: laws look
-        into those, so other values are another program.
+        What no state dict of the model holds (a non-persistent buffer) stays as it is unless it is given. Names that
+        the ranker does not know are left out: it reads what the scores depend on. States of the old weights are refused
+        from now on. Nothing is changed where an error is raised.
+
+        Raises StageError where a weight is missing, is no tensor or has another shape, or where an index or a mask
+        differs: laws look into those, so other values are another program.
         """
         own = self.weights()
-        names = list(own)
+        names = [name for name in own if name in state_dict or name not in self.not_in_checkpoints]
         missing = [name for name in names if name not in state_dict]
-        wrong = [n for n in names if n in state_dict and state_dict[n].shape != own[n].shape]
+        wrong = [n for n in names if n in state_dict and getattr(state_dict[n], "shape", None) != own[n].shape]
         if missing or wrong:
             raise StageError(
                 f"the state dict does not fit: missing {missing}, of another shape {wrong}.\n"
+                f"  found: {', '.join(list(state_dict)[:8])}{' and more' if len(state_dict) > 8 else ''}\n"
                 "  fix: pass the state dict of the model that was optimised"
             )
         changed = [n for n, was in self.fixed.items() if n in state_dict and fingerprint({n: state_dict[n]}) != was]

@@ -101,6 +101,7 @@ def assemble(program: ExportedProgram, plans: Sequence[ExportedProgram], metadat
     ranker = Ranker(stages[::-1], metadata.interface, whole.weights, metadata.state_dtype)
     ranker.examples = examples_of(metadata.ranges)
     ranker.fixed = metadata.fixed
+    ranker.not_in_checkpoints = metadata.not_in_checkpoints
     ranker.set_weights_hash(metadata.weights)
     if metadata.report is not None:
         with contextlib.suppress(FormatError):  # a report of another version is no reason not to serve
@@ -122,6 +123,7 @@ def describe(ranker: Ranker) -> Metadata:
         ranges=ranges_to_json(ranker.examples),
         fixed=ranker.fixed,
         state_dtype=ranker.state_dtype,
+        not_in_checkpoints=ranker.not_in_checkpoints,
     )
 
 

@@ -39,7 +39,7 @@ from rankopt.artefacts.parts import (
 from rankopt.artefacts.running import Run
 from rankopt.atomic import require_writable, write_together
 from rankopt.calls import example_call
-from rankopt.errors import InputError, OutputError
+from rankopt.errors import ExportError, InputError, OutputError
 from rankopt.ranker import Ranker
 from rankopt.requests import Request
 from rankopt.version import __version__
@@ -119,6 +119,7 @@ def signature_of(name: str) -> Signature:
 def export(ranker: Ranker, order: Order, overwrite: bool = False, example_inputs: Any = None) -> Export:
     """Writes a ranker for a serving stack, all files or none. See `Ranker.export`."""
     order.check(overwrite)
+    _require_numpy_state(ranker, order)
     found = references(ranker, _requests(ranker, example_inputs))
     agreements: list[Agreement] = []
 
@@ -132,6 +133,17 @@ def export(ranker: Ranker, order: Order, overwrite: bool = False, example_inputs
 
     files = write_together(order.path, fill, overwrite)
     return Export(tuple(files), RUNTIMES[order.format], agreements[0], CANDIDATES, ranker.state_dtype)
+
+
+def _require_numpy_state(ranker: Ranker, order: Order) -> None:
+    """Raises ExportError for ONNX stages that would hand each other what ONNX Runtime's numpy arrays cannot hold."""
+    names = [tensor.name for tensor in ranker.stages.state if tensor.dtype is torch.bfloat16]
+    if names and order.stages and order.format is Format.ONNX:
+        raise ExportError(
+            f"ONNX stages cannot hand over a state in bfloat16, which numpy does not have: {', '.join(names)}.\n"
+            "  expected: float32 or float16\n"
+            "  fix: state_dtype float16, one file instead of stages, or a torch program (.pt2)"
+        )
 
 
 def _requests(ranker: Ranker, example_inputs: Any) -> list[Request]:
@@ -185,10 +197,10 @@ def _write_part(ranker: Ranker, part: Part, path: Path, order: Order) -> Run:
 
 
 def _facts(ranker: Ranker, part: Part) -> dict[str, Any]:
-    """What a file says of itself: its inputs in order, its outputs, the weights that it was made of."""
+    """What a file says of itself: its inputs in order, its outputs, the program and the weights that it was made of."""
     return {
         "version": __version__,
-        "weights": ranker.weights_hash(),
+        **asdict(ranker.variant.version()),
         "inputs": [port.to_json() for port in part.inputs],
         "outputs": list(part.outputs),
     }
@@ -233,10 +245,12 @@ def _describe(ranker: Ranker, order: Order, agreement: Agreement) -> None:
     description = {
         "format": DESCRIPTION_FORMAT,
         "versions": {"rankopt": __version__, "torch": torch.__version__},
-        "weights": ranker.weights_hash(),
+        **asdict(ranker.variant.version()),
+        "state_dtype": None if ranker.state_dtype is None else str(ranker.state_dtype).removeprefix("torch."),
         **stages,
         "state": state,
         "state_bytes": sum(tensor.bytes for tensor in ranker.stages.state),
+        "flops_saved_per_state_byte": None if ranker.report is None else ranker.report.saved_per_byte,
         "compared": {"candidates": list(CANDIDATES), **asdict(agreement)},
     }
     description_path(order.path).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")

@@ -112,11 +112,11 @@ def rounding(
 ) -> str:
     """What the rounding of a state does to the scores: the error, the order, numbers of candidates."""
     counts = ", ".join(f"{count:,}" for count in candidates)
-    order = (
-        f"{moved100} of the best 100 places change, {top100:.0%} of their candidates stay" if moved100 else "same order"
-    )
+    order = "the best 100 in the same order"
+    if moved100:
+        order = f"{moved100} of the best 100 places change hands, {top100:.0%} of their candidates stay"
     return (
-        f"NOT exact, state in {state_dtype}: scores off by {error:.1e} of the largest ({absolute_error:.1e} in all), "
+        f"NOT exact, state in {state_dtype}: scores off by up to {absolute_error:.1e}, {error:.1e} of the largest, "
         f"{order} (at {counts} candidates)"
     )
 
