@@ -237,6 +237,47 @@ def export(
 
 
 @main.command()
+@click.argument("ranker", type=_MODEL)
+@click.argument("checkpoint", type=_MODEL)
+@_written
+@click.option("--model", type=_MODEL, help="The original model, in a file as for optimize, to compare the result with.")
+@click.option("--example", type=_MODEL, help="Example rows, as for optimize.")
+@click.option("--trust", is_flag=True, help="Read files that run code when they are read (pickles).")
+@_force
+@plainly
+def refresh(
+    ranker: Path,
+    checkpoint: Path,
+    output: Path,
+    stages: bool,
+    signature: str,
+    model: Path | None,
+    example: Path | None,
+    trust: bool,
+    force: bool,
+) -> None:
+    """Put the weights of CHECKPOINT into a saved RANKER. Nothing is optimised again.
+
+    CHECKPOINT is a state dict of the model (.pt by torch.save, .safetensors), or the retrained model itself (.pt2). The
+    result is compared with the retrained model, where --model or CHECKPOINT has it; and what is written is run and
+    compared like any export. The output may have any format that export has.
+
+    \b
+    rankopt refresh ranker.pt2 new_checkpoint.pt --model model.pt2 -o fresh.pt2
+    """
+    check_outputs(force, *files_of(output, stages))
+    from rankopt import commands
+
+    original = None if model is None else commands.Source(model, example, trust)
+    done = commands.refresh(ranker, checkpoint, original, read_order(output, stages, signature), example, trust, force)
+    if done.comparison is None:
+        click.echo("not compared with the retrained model: --model FILE names it", err=True)
+    else:
+        click.echo(f"retrained model: {done.comparison.sentence}")
+    show_exported(done.exported)
+
+
+@main.command()
 @_source
 @_roles
 @click.option("--nodes", is_flag=True, help="Also what became of every node.")

@@ -16,7 +16,7 @@ from rich.console import Console
 from torch import nn
 from torch.export import ExportedProgram
 
-from rankopt import pipeline, saved
+from rankopt import pipeline, refreshing, saved
 from rankopt.agreement import Agreement
 from rankopt.archive import Kind, kind_of, read_program
 from rankopt.artefacts import writing
@@ -168,6 +168,48 @@ def export(
     rows = None if example is None else _read_rows(example)
     with working(f"writing {order.path}"):
         return Exported(writing.export(loaded, order, overwrite, rows), served_dtype(loaded))
+
+
+@dataclass(frozen=True, slots=True)
+class Refreshed:
+    """A ranker with new weights, written."""
+
+    comparison: Comparison | None
+    """With the retrained model, where that was at hand."""
+    exported: Exported
+
+
+def refresh(
+    ranker: Path,
+    checkpoint: Path,
+    original: Source | None,
+    order: Order,
+    example: Path | None,
+    trust: bool,
+    force: bool,
+) -> Refreshed:
+    """Puts new weights into a saved ranker and writes it: see `rankopt.refreshing`."""
+    order.check(force)
+    with working(f"reading {ranker}"):
+        loaded = saved.load(ranker, trust)
+    with working(f"reading {checkpoint}"):
+        weights, model = refreshing.read_checkpoint(checkpoint, trust)
+    refreshing.put(loaded, weights)
+    rows = None if example is None else _read_rows(example)
+    if original is not None:
+        model, rows = read_model(original)
+        refreshing.put_weights(model, weights)
+    comparison = None
+    with working("comparing"):
+        if model is None:
+            refreshing.require_precision(loaded, rows)
+        else:
+            verification = loaded.verify(model=model, example_inputs=rows).check()
+            comparison = Comparison(verification, served_dtype(loaded), loaded.state_dtype)
+    with working(f"writing {order.path}"):
+        written = loaded if order.is_ranker else loaded.at(loaded.interface.candidates)
+        done = Exported(writing.export(written, order, force, rows), served_dtype(written))
+    return Refreshed(comparison, done)
 
 
 def read_profile(backend: str) -> Profile:

@@ -25,8 +25,8 @@ def fold_constant_masks(graph: fx.Graph, weights: Mapping[str, Tensor]) -> tuple
         graph: functional, with a placeholder per weight and per input, and shapes in `meta["val"]`.
         weights: by name of their placeholder.
 
-    Returns: the constants for which a placeholder was added, by its name; and the weights of which the values were looked
-    at, by their placeholders: with other values the graph would be another.
+    Returns: the constants for which a placeholder was added, by its name; and the weights whose values were looked at,
+    by their placeholders: with other values the graph would be another.
     """
     folding = _Folding(graph, weights)
     for node in list(graph.nodes):

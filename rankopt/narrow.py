@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 
 from rankopt.errors import InputError
-from rankopt.program import Expr, Program, operands, reachable, replaced
+from rankopt.program import Expr, Leaf, Program, operands, reachable, replaced
 from rankopt.stages import Names, Stages, split
 
 aten = torch.ops.aten
@@ -52,6 +52,7 @@ def _narrowed(stages: Stages, dtype: torch.dtype, program: Program, names: Names
         elif all(seen[o.serial] is o for o in operands((expr.args, expr.kwargs))):
             seen[expr.serial] = expr
         else:
+            assert not isinstance(expr.target, Leaf)  # it has operands
             args, kwargs = replaced((expr.args, expr.kwargs), seen)
             seen[expr.serial] = program.call(expr.target, *args, shape=expr.shape, out=expr.dtype, **kwargs)
     outputs = [seen[exprs[node.meta["expr"].serial].serial] for node in output.args[0]]

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from rankopt.agreement import Agreement, compare
-from rankopt.errors import VerificationError
+from rankopt.calls import example_call
+from rankopt.errors import InputError, VerificationError
 from rankopt.float64 import run_float64
 from rankopt.ranker import Ranker
 from rankopt.requests import Request, draw_request, tile
@@ -52,6 +54,21 @@ def draw_requests(ranker: Ranker, examples: Mapping[str, Tensor], seed: int = 0)
     """Random requests in the ranges of example rows, one per number of candidates."""
     generator = torch.Generator().manual_seed(seed)
     return [draw_request(ranker.interface.roles, examples, n, generator) for n in CANDIDATES]
+
+
+def requests_for(ranker: Ranker, example_inputs: Any) -> list[Request]:
+    """Random requests like the example rows; by default in the ranges that the ranker knows of its inputs."""
+    examples = ranker.examples
+    if example_inputs is not None:
+        args, kwargs = example_call(example_inputs)
+        examples = ranker.interface.call.flatten(args, kwargs)
+    if not examples:
+        raise InputError(
+            "the ranker does not know the range of its inputs, so what is exported could not be compared.\n"
+            "  expected: example rows\n  found: a ranker saved by a version of rankopt that did not keep ranges\n"
+            "  fix: export(..., example_inputs=rows), or --example rows.pt"
+        )
+    return draw_requests(ranker, examples)
 
 
 def check(runtime: str, scorer: Scorer, found: Sequence[Reference], outputs: Sequence[str]) -> Agreement:

@@ -16,7 +16,7 @@ from torch import Tensor
 from rankopt import saved
 from rankopt.agreement import Agreement
 from rankopt.artefacts import aoti_package, onnx_model, torch_program
-from rankopt.artefacts.comparison import CANDIDATES, Scorer, check, draw_requests, references
+from rankopt.artefacts.comparison import CANDIDATES, Scorer, check, references, requests_for
 from rankopt.artefacts.formats import (
     CANDIDATE,
     CONTEXT,
@@ -38,7 +38,6 @@ from rankopt.artefacts.parts import (
 )
 from rankopt.artefacts.running import Run
 from rankopt.atomic import require_writable, write_together
-from rankopt.calls import example_call
 from rankopt.errors import ExportError, InputError, OutputError
 from rankopt.ranker import Ranker
 from rankopt.requests import Request
@@ -120,7 +119,7 @@ def export(ranker: Ranker, order: Order, overwrite: bool = False, example_inputs
     """Writes a ranker for a serving stack, all files or none. See `Ranker.export`."""
     order.check(overwrite)
     _require_numpy_state(ranker, order)
-    found = references(ranker, _requests(ranker, example_inputs))
+    found = references(ranker, requests_for(ranker, example_inputs))
     agreements: list[Agreement] = []
 
     def fill(folder: Path) -> None:
@@ -144,20 +143,6 @@ def _require_numpy_state(ranker: Ranker, order: Order) -> None:
             "  expected: float32 or float16\n"
             "  fix: state_dtype float16, one file instead of stages, or a torch program (.pt2)"
         )
-
-
-def _requests(ranker: Ranker, example_inputs: Any) -> list[Request]:
-    examples = ranker.examples
-    if example_inputs is not None:
-        args, kwargs = example_call(example_inputs)
-        examples = ranker.interface.call.flatten(args, kwargs)
-    if not examples:
-        raise InputError(
-            "the ranker does not know the range of its inputs, so what is exported could not be compared.\n"
-            "  expected: example rows\n  found: a ranker saved by a version of rankopt that did not keep ranges\n"
-            "  fix: export(..., example_inputs=rows), or --example rows.pt"
-        )
-    return draw_requests(ranker, examples)
 
 
 # ------------------------------------------------------------------------------------------------------ one file
