@@ -271,7 +271,7 @@ def refresh(
     original = None if model is None else commands.Source(model, example, trust)
     done = commands.refresh(ranker, checkpoint, original, read_order(output, stages, signature), example, trust, force)
     if done.comparison is None:
-        click.echo("not compared with the retrained model: --model FILE names it", err=True)
+        click.echo("compared with itself in float64 only; --model FILE compares with the retrained model", err=True)
     else:
         click.echo(f"retrained model: {done.comparison.sentence}")
     show_exported(done.exported)
