@@ -8,12 +8,14 @@ if TYPE_CHECKING:
     from rankopt.pipeline import explain, optimize
     from rankopt.ranker import Ranker
     from rankopt.saved import load
+    from rankopt.state import State
     from rankopt.verification import Verification
 
-__all__ = ["Ranker", "Verification", "__version__", "explain", "load", "optimize"]
+__all__ = ["Ranker", "State", "Verification", "__version__", "explain", "load", "optimize"]
 
 _HOMES = {
     "Ranker": "rankopt.ranker",
+    "State": "rankopt.state",
     "Verification": "rankopt.verification",
     "explain": "rankopt.pipeline",
     "load": "rankopt.saved",

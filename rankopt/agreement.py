@@ -19,12 +19,15 @@ import torch
 from torch import Tensor
 
 from rankopt.errors import VerificationError
-from rankopt.rank_order import Flags, Floats, kendall_tau, swapped_pairs, top_k_overlap
+from rankopt.rank_order import Flags, Floats, kendall_tau, moved_places, swapped_pairs, top_k_overlap
 
 Scores = Tensor | Sequence[Tensor]
 
 EQUAL_ULPS = 4
 """Errors below this many units in the last place of the largest score count as equal."""
+
+ROUNDED_ULPS = 16
+"""Errors below this many units in the last place of a rounded state, relative to the largest score, are rounding."""
 
 MASKED = 1e4
 """Scores beyond this are taken for masked candidates (-65504, -1e9, finfo.min). Next to them any error would
@@ -76,12 +79,15 @@ class Order:
     `swapped_pairs`: how many pairs of candidates the rewritten ranker puts in the wrong order although
     their true scores differ by more than `Distances.rounding`. A ranker as accurate as the original has
     none. Columns add up.
+
+    `moved100`: how many of the best 100 places another candidate holds than with the original.
     """
 
     top10: float = 1.0
     top100: float = 1.0
     kendall_tau: float = 1.0
     swapped_pairs: int = 0
+    moved100: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +117,11 @@ class Agreement:
     def rewritten_error(self) -> float:
         """The worst relative error of the rewritten ranker in the served dtype."""
         return max((output.rewritten for output in self.outputs), default=0.0)
+
+    @property
+    def absolute_error(self) -> float:
+        """The largest error of a score of the rewritten ranker in the served dtype, in the units of the scores."""
+        return max((output.rewritten * output.scale for output in self.outputs), default=0.0)
 
     @property
     def ratio(self) -> float:
@@ -162,18 +173,27 @@ class Agreement:
         )
 
 
-def compare(truth64: Scores, original: Scores, rewritten: Scores, rewritten64: Scores | None = None) -> Agreement:
+def compare(
+    truth64: Scores,
+    original: Scores,
+    rewritten: Scores,
+    rewritten64: Scores | None = None,
+    state_dtype: torch.dtype | None = None,
+) -> Agreement:
     """Compare the scores of one request: [N] or [N, ...], or a list of such outputs.
 
     `truth64` is the original run in float64, `original` and `rewritten` are the scores in the dtype that is
     served, `rewritten64` the rewritten ranker run in float64; without it nothing is said about float64.
+    `state_dtype`: what the state of the rewritten ranker is rounded to, if it is; errors that this explains count as
+    equal.
     Order is that of dim 0 in every column. Raises VerificationError if the number of outputs, their shapes
     or the served dtypes differ.
     """
     truths, originals, rewrittens = _listed(truth64), _listed(original), _listed(rewritten)
     wides = [None] * len(truths) if rewritten64 is None else _listed(rewritten64)
     _require_same("number", len(truths), len(originals), len(rewrittens), len(wides))
-    outputs = [_compare_output(*each) for each in zip(truths, originals, rewrittens, wides, strict=True)]
+    allowed = 0.0 if state_dtype is None else allowed_error(state_dtype)
+    outputs = [_compare_output(*each, allowed) for each in zip(truths, originals, rewrittens, wides, strict=True)]
     return Agreement(
         candidates=max((output.candidates for output in outputs), default=0),
         outputs=tuple(distances for output in outputs for distances in output.outputs),
@@ -183,7 +203,14 @@ def compare(truth64: Scores, original: Scores, rewritten: Scores, rewritten64: S
     )
 
 
-def _compare_output(truth64: Tensor, original: Tensor, rewritten: Tensor, rewritten64: Tensor | None) -> Agreement:
+def allowed_error(state_dtype: torch.dtype) -> float:
+    """The error, relative to the largest score, that rounding a state excuses."""
+    return ROUNDED_ULPS * torch.finfo(state_dtype).eps
+
+
+def _compare_output(
+    truth64: Tensor, original: Tensor, rewritten: Tensor, rewritten64: Tensor | None, allowed: float
+) -> Agreement:
     _require_same("dtype", original.dtype, rewritten.dtype)
     wide = truth64 if rewritten64 is None else rewritten64
     _require_same("shape", *(list(each.shape) for each in (truth64, original, rewritten, wide)))
@@ -196,7 +223,7 @@ def _compare_output(truth64: Tensor, original: Tensor, rewritten: Tensor, rewrit
         float64=None if rewritten64 is None else _distance(after64, truth, scale, np.isfinite(after64)),
         original=_distance(before, truth, scale, comparable),
         rewritten=_distance(after, truth, scale, comparable),
-        floor=EQUAL_ULPS * torch.finfo(original.dtype).eps if original.is_floating_point() else 0.0,
+        floor=max(EQUAL_ULPS * torch.finfo(original.dtype).eps, allowed) if original.is_floating_point() else 0.0,
     )
     ordinary = np.where(np.abs(truth) <= scale, truth, np.nan)
     orders = [_order(*column, distances.rounding * scale) for column in zip(ordinary, before, after, strict=True)]
@@ -218,6 +245,7 @@ def _order(truth: Floats, original: Floats, rewritten: Floats, rounding: float) 
         top100=top_k_overlap(original, rewritten, 100),
         kendall_tau=kendall_tau(original, rewritten),
         swapped_pairs=swapped_pairs(truth, rewritten, rounding),
+        moved100=moved_places(original, rewritten, 100),
     )
 
 
@@ -271,6 +299,7 @@ def _worst_order(orders: Sequence[Order]) -> Order:
         top100=min((order.top100 for order in orders), default=1.0),
         kendall_tau=min((order.kendall_tau for order in orders), default=1.0),
         swapped_pairs=sum(order.swapped_pairs for order in orders),
+        moved100=max((order.moved100 for order in orders), default=0),
     )
 
 

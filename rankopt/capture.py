@@ -67,6 +67,7 @@ class Weight:
     placeholder: str  # its node in the graph
     tensor: Tensor
     is_parameter: bool
+    in_checkpoints: bool = True  # False for what no state dict of the model holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +176,7 @@ def _capture_onnx(model: OnnxModel, rows: Mapping[str, Any]) -> CapturedModel:
     examples = captured.examples
     served = model.original.run(examples)
     check_import(model.graph.source, captured.graph_module, captured.arguments(examples), served)
-    return replace(captured, numbers=model.numbers, served=model.original.run)
+    return replace(captured, numbers=captured.numbers | model.numbers, served=model.original.run)
 
 
 def _capture_program(program: ExportedProgram, args: Sequence[Any], kwargs: Mapping[str, Any]) -> CapturedModel:
@@ -223,12 +224,16 @@ def _captured(
                 placeholders[spec.arg.name],
                 tensor,
                 spec.kind is InputKind.PARAMETER,
+                in_checkpoints=spec.kind is InputKind.PARAMETER or bool(spec.persistent),
             )
             for spec, tensor in weight_tensors(program)
         ]
-        indices = fold_constant_masks(graph, {weight.placeholder: weight.tensor for weight in weights})
+        indices, read = fold_constant_masks(graph, {weight.placeholder: weight.tensor for weight in weights})
     refuse_unknown_sizes(graph)
-    weights += [Weight(name, name, tensor, is_parameter=False) for name, tensor in indices.items()]
+    numbers = frozenset(weight.name for weight in weights if weight.placeholder in read)
+    weights += [
+        Weight(name, name, tensor, is_parameter=False, in_checkpoints=False) for name, tensor in indices.items()
+    ]
     inputs = [
         ModelInput(name, placeholders[placeholder], tuple(examples[name].shape), examples[name].dtype)
         for name, placeholder in zip(call.names, tensor_inputs(program), strict=True)
@@ -244,6 +249,7 @@ def _captured(
         call=call,
         out_spec=out_spec,
         output_constants=constant_outputs,
+        numbers=numbers,
     )
 
 

@@ -20,6 +20,8 @@ from rankopt.errors import InputError, OutputError, RankoptError, RolesError, Ve
 from rankopt.version import __version__
 
 if TYPE_CHECKING:
+    import torch
+
     from rankopt.artefacts.writing import Order
     from rankopt.commands import Exported, Json, Request
     from rankopt.report.tree import Report
@@ -144,6 +146,11 @@ _written = options(
         help="Context and target apart, or the model's own rows.",
     ),
 )
+_state_dtype = click.option(
+    "--state-dtype",
+    type=click.Choice(["float16", "bfloat16"]),
+    help="Round the state to it. Not exact: the error is measured and shown.",
+)
 _json = click.option("--json", "json_file", type=_FILE, help="Write the facts as JSON to a file; - for stdout.")
 _html = click.option(
     "--html", "html_file", type=click.Path(path_type=Path), help="Write the report as one HTML page to a file."
@@ -155,6 +162,7 @@ _force = click.option("--force", is_flag=True, help="Overwrite files that exist.
 @_source
 @_roles
 @_written
+@_state_dtype
 @click.option("--no-verify", is_flag=True, help="Do not compare the rewritten model with the original.")
 @_json
 @_html
@@ -167,6 +175,7 @@ def optimize(
     output: Path,
     stages: bool,
     signature: str,
+    state_dtype: str | None,
     no_verify: bool,
     json_file: Path | None,
     html_file: Path | None,
@@ -186,7 +195,7 @@ def optimize(
     check_outputs(force, *files_of(output, stages), json_file, html_file)
     from rankopt import commands
 
-    request = read_request(backend=backend or default_backend(output), **roles)
+    request = read_request(backend=backend or default_backend(output), state_dtype=state_dtype, **roles)
     order = read_order(output, stages, signature)
     done = commands.optimize(commands.Source(model, example, trust), request, order, not no_verify, force)
     if done.ranker.report is not None:
@@ -204,6 +213,7 @@ def optimize(
 @click.option("--example", type=_MODEL, help="Example rows to draw requests from; the ranker knows ranges by default.")
 @click.option("--trust", is_flag=True, help="Read files that run code when they are read (pickles).")
 @click.option("--candidates", type=_COUNT, help="Of several plans, that for this number; the last by default.")
+@_state_dtype
 @_force
 @plainly
 def export(
@@ -214,6 +224,7 @@ def export(
     example: Path | None,
     trust: bool,
     candidates: int | None,
+    state_dtype: str | None,
     force: bool,
 ) -> None:
     """Write a saved RANKER for a serving stack, in the format that the ending of OUTPUT names.
@@ -227,7 +238,49 @@ def export(
     from rankopt import commands
 
     order = read_order(output, stages, signature)
-    show_exported(commands.export(ranker, order, example, trust, force, candidates))
+    rounded = read_dtype(state_dtype)
+    show_exported(commands.export(ranker, order, example, trust, force, candidates, rounded))
+
+
+@main.command()
+@click.argument("ranker", type=_MODEL)
+@click.argument("checkpoint", type=_MODEL)
+@_written
+@click.option("--model", type=_MODEL, help="The original model, in a file as for optimize, to compare the result with.")
+@click.option("--example", type=_MODEL, help="Example rows, as for optimize.")
+@click.option("--trust", is_flag=True, help="Read files that run code when they are read (pickles).")
+@_force
+@plainly
+def refresh(
+    ranker: Path,
+    checkpoint: Path,
+    output: Path,
+    stages: bool,
+    signature: str,
+    model: Path | None,
+    example: Path | None,
+    trust: bool,
+    force: bool,
+) -> None:
+    """Put the weights of CHECKPOINT into a saved RANKER. Nothing is optimised again.
+
+    CHECKPOINT is a state dict of the model (.pt by torch.save, .safetensors), or the retrained model itself (.pt2). The
+    result is compared with the retrained model, where --model or CHECKPOINT has it; and what is written is run and
+    compared like any export. The output may have any format that export has.
+
+    \b
+    rankopt refresh ranker.pt2 new_checkpoint.pt --model model.pt2 -o fresh.pt2
+    """
+    check_outputs(force, *files_of(output, stages))
+    from rankopt import commands
+
+    original = None if model is None else commands.Source(model, example, trust)
+    done = commands.refresh(ranker, checkpoint, original, read_order(output, stages, signature), example, trust, force)
+    if done.comparison is None:
+        click.echo("compared with itself in float64 only; --model FILE compares with the retrained model", err=True)
+    else:
+        click.echo(f"retrained model: {done.comparison.sentence}")
+    show_exported(done.exported)
 
 
 @main.command()
@@ -373,6 +426,7 @@ def read_request(
     backend: str,
     only: Sequence[str],
     without: Sequence[str],
+    state_dtype: str | None = None,
 ) -> Request:
     """The options about roles, prices and passes. Raises RolesError for a pass that does not exist."""
     from rankopt import commands
@@ -380,7 +434,14 @@ def read_request(
     selected = split_selectors(target) or None
     passes = commands.passes_used(split_selectors(only), split_selectors(without))
     profile = commands.read_profile(backend)
-    return commands.Request(split_selectors(context), selected, candidates, profile, passes)
+    return commands.Request(split_selectors(context), selected, candidates, profile, passes, read_dtype(state_dtype))
+
+
+def read_dtype(name: str | None) -> torch.dtype | None:
+    """An element type by its name."""
+    import torch
+
+    return None if name is None else getattr(torch, name)
 
 
 def read_order(output: Path, stages: bool, signature: str) -> Order:

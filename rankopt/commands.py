@@ -16,7 +16,7 @@ from rich.console import Console
 from torch import nn
 from torch.export import ExportedProgram
 
-from rankopt import pipeline, saved
+from rankopt import pipeline, refreshing, saved
 from rankopt.agreement import Agreement
 from rankopt.archive import Kind, kind_of, read_program
 from rankopt.artefacts import writing
@@ -55,17 +55,20 @@ class Comparison:
     verification: Verification
     dtype: str
     """Of the scores, as served."""
+    state_dtype: torch.dtype | None = None
+    """What the state is rounded to, if it is."""
 
     @property
     def sentence(self) -> str:
         """The result in one sentence."""
-        return in_words(self.verification.agreement, self.dtype, self.verification.candidates)
+        return in_words(self.verification.agreement, self.dtype, self.verification.candidates, self.state_dtype)
 
     def to_json(self) -> Json:
         """The result as plain data."""
         divergence = self.verification.divergence
         return {
             "identical": self.verification.identical,
+            "state_dtype": None if self.state_dtype is None else str(self.state_dtype).removeprefix("torch."),
             "candidates": list(self.verification.candidates),
             "reasons": list(self.verification.agreement.reasons()),
             "agreement": asdict(self.verification.agreement),
@@ -79,8 +82,14 @@ class Comparison:
         write_whole(path, lambda file: torch.save(tensors, file), overwrite)
 
 
-def in_words(agreement: Agreement, dtype: str, candidates: Sequence[int]) -> str:
-    """An agreement in one sentence."""
+def in_words(
+    agreement: Agreement, dtype: str, candidates: Sequence[int], state_dtype: torch.dtype | None = None
+) -> str:
+    """An agreement in one sentence. `state_dtype`: what the state is rounded to, so that the scores are not exact."""
+    if state_dtype is not None:
+        name, order = str(state_dtype).removeprefix("torch."), agreement.order
+        errors = (agreement.rewritten_error, agreement.absolute_error)
+        return words.rounding(name, *errors, order.top100, order.moved100, candidates)
     ratio = agreement.ratio if math.isfinite(agreement.ratio) else None
     return words.agreement(
         agreement.identical(), agreement.error64, dtype, ratio, agreement.order.swapped_pairs, candidates
@@ -98,7 +107,8 @@ class Exported:
     @property
     def sentence(self) -> str:
         """How its runtime agrees with the original, in one sentence."""
-        return f"{self.export.runtime}: {in_words(self.export.agreement, self.dtype, self.export.candidates)}"
+        done = self.export
+        return f"{done.runtime}: {in_words(done.agreement, self.dtype, done.candidates, done.state_dtype)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +128,7 @@ class Request:
     candidates: int | tuple[int, int] = 512
     backend: Profile = DEFAULT
     passes: Collection[str] | None = None
+    state_dtype: torch.dtype | None = None
 
 
 def optimize(source: Source, request: Request, order: Order, verification: bool, overwrite: bool) -> Optimized:
@@ -126,7 +137,13 @@ def optimize(source: Source, request: Request, order: Order, verification: bool,
     with working(f"reading {source.path}"):
         model, rows = read_model(source)
     with working(f"rewriting for {_count(request.candidates)}"):
-        ranker = pipeline.optimize(model, verification=verification, example_inputs=rows, **_arguments(request))
+        ranker = pipeline.optimize(
+            model,
+            verification=verification,
+            example_inputs=rows,
+            state_dtype=request.state_dtype,
+            **_arguments(request),
+        )
     with working(f"writing {order.path}"):
         if not order.is_ranker:
             single = ranker.at(ranker.interface.candidates)
@@ -136,16 +153,65 @@ def optimize(source: Source, request: Request, order: Order, verification: bool,
 
 
 def export(
-    ranker: Path, order: Order, example: Path | None, trust: bool, overwrite: bool, candidates: int | None = None
+    ranker: Path,
+    order: Order,
+    example: Path | None,
+    trust: bool,
+    overwrite: bool,
+    candidates: int | None = None,
+    state_dtype: torch.dtype | None = None,
 ) -> Exported:
     """Writes a saved ranker in another format: of several plans, that for a number of candidates."""
     order.check(overwrite)
     with working(f"reading {ranker}"):
         loaded = saved.load(ranker, trust)
     loaded = loaded.at(loaded.interface.candidates if candidates is None else candidates)
+    loaded = loaded if state_dtype is None else loaded.with_state_dtype(state_dtype)
     rows = None if example is None else _read_rows(example)
     with working(f"writing {order.path}"):
         return Exported(writing.export(loaded, order, overwrite, rows), served_dtype(loaded))
+
+
+@dataclass(frozen=True, slots=True)
+class Refreshed:
+    """A ranker with new weights, written."""
+
+    comparison: Comparison | None
+    """With the retrained model, where that was at hand."""
+    exported: Exported
+
+
+def refresh(
+    ranker: Path,
+    checkpoint: Path,
+    original: Source | None,
+    order: Order,
+    example: Path | None,
+    trust: bool,
+    force: bool,
+) -> Refreshed:
+    """Puts new weights into a saved ranker and writes it: see `rankopt.refreshing`."""
+    order.check(force)
+    with working(f"reading {ranker}"):
+        loaded = saved.load(ranker, trust)
+    with working(f"reading {checkpoint}"):
+        weights, model = refreshing.read_checkpoint(checkpoint, trust)
+    refreshing.put(loaded, weights)
+    rows = None if example is None else _read_rows(example)
+    if original is not None:
+        model, rows = read_model(original)
+        refreshing.put_weights(model, weights)
+    comparison = None
+    with working("comparing"):
+        if model is None:
+            refreshing.require_precision(loaded, rows)
+        else:
+            verification = loaded.verify(model=model, example_inputs=rows).check()
+            comparison = Comparison(verification, served_dtype(loaded), loaded.state_dtype)
+    with working(f"writing {order.path}"):
+        written = loaded if order.is_ranker else loaded.at(loaded.interface.candidates)
+        done = Exported(writing.export(written, order, force, rows), served_dtype(written))
+    return Refreshed(comparison, done)
 
 
 def read_profile(backend: str) -> Profile:
@@ -185,7 +251,7 @@ def verify(source: Source, ranker: Path, requests: int, candidates: Sequence[int
         model, rows = read_model(source)
     with working("comparing"):
         verification = loaded.verify(requests, candidates or CANDIDATES, model, rows, seed)
-    return Comparison(verification, served_dtype(loaded))
+    return Comparison(verification, served_dtype(loaded), loaded.state_dtype)
 
 
 def served_dtype(ranker: Ranker) -> str:
@@ -204,6 +270,8 @@ def describe(ranker: Path) -> tuple[str, Report | None]:
         f"by rankopt {versions['rankopt']} with torch {versions['torch']}, {_plans(interface)}",
         f"weights {metadata.weights}",
     ]
+    if metadata.state_dtype is not None:
+        lines.append(f"state rounded to {str(metadata.state_dtype).removeprefix('torch.')}: the scores are not exact")
     width = max(len(info.name) for info in interface.inputs)
     for role, rows in ((Role.CONTEXT, "1"), (Role.TARGET, "N")):
         for info in interface.expected(role):

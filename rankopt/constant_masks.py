@@ -18,14 +18,15 @@ from rankopt.functional import simplify
 aten = torch.ops.aten
 
 
-def fold_constant_masks(graph: fx.Graph, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def fold_constant_masks(graph: fx.Graph, weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], frozenset[str]]:
     """Rewrites `graph` in place, where it has such selections, and reads its shapes again.
 
     Args:
         graph: functional, with a placeholder per weight and per input, and shapes in `meta["val"]`.
         weights: by name of their placeholder.
 
-    Returns: the constants for which a placeholder was added, by its name.
+    Returns: the constants for which a placeholder was added, by its name; and the weights whose values were looked at,
+    by their placeholders: with other values the graph would be another.
     """
     folding = _Folding(graph, weights)
     for node in list(graph.nodes):
@@ -36,7 +37,7 @@ def fold_constant_masks(graph: fx.Graph, weights: Mapping[str, Tensor]) -> dict[
     if folding.changed:
         simplify(graph)
         _read_shapes_again(graph, folding.constants)
-    return folding.constants
+    return folding.constants, frozenset(folding.read)
 
 
 class _Folding:
@@ -46,6 +47,8 @@ class _Folding:
         self.graph = graph
         self.constants: dict[str, Tensor] = {}
         self.changed = False
+        self.read: set[str] = set()
+        """Placeholders of weights that some value was computed from."""
         self._values: dict[fx.Node, Any] = {}
         self._fixed: set[fx.Node] = set()
         for node in graph.nodes:
@@ -59,6 +62,8 @@ class _Folding:
         """What the node computes, if that follows from weights alone, else None."""
         if node not in self._fixed:
             return None
+        if node.op == "placeholder":
+            self.read.add(node.name)
         if node not in self._values:
             args, kwargs = fx.map_arg((node.args, node.kwargs), self.value)
             self._values[node] = node.target(*args, **kwargs)

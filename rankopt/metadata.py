@@ -51,6 +51,10 @@ class Metadata:
     """`rankopt.ranges` of the inputs; none in files that were written before there were any."""
     fixed: Mapping[str, str] = field(default_factory=dict[str, str])
     """Weights that the graph may have been specialised for, by name, with the `fingerprint` of each."""
+    state_dtype: torch.dtype | None = None
+    """What the state is rounded to, if it is."""
+    not_in_checkpoints: frozenset[str] = frozenset()
+    """Tensors that no state dict of the model holds."""
 
     def to_json(self) -> Json:
         """The description as plain data. Raises FormatError for what JSON cannot hold."""
@@ -65,6 +69,8 @@ class Metadata:
             "weights": self.weights,
             "ranges": self.ranges,
             "fixed": dict(self.fixed),
+            "not_in_checkpoints": sorted(self.not_in_checkpoints),
+            "state_dtype": None if self.state_dtype is None else str(self.state_dtype).removeprefix("torch."),
             "report": self.report,
         }
 
@@ -93,6 +99,8 @@ class Metadata:
             versions=data["versions"],
             ranges=data.get("ranges", {}),
             fixed=data.get("fixed", {}),
+            not_in_checkpoints=frozenset(data.get("not_in_checkpoints", ())),
+            state_dtype=getattr(torch, data["state_dtype"]) if data.get("state_dtype") else None,
         )
 
 

@@ -10,20 +10,23 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import onnx
+import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
+from rankopt.agreement import allowed_error
 from rankopt.calls import example_call
 from rankopt.capture import CapturedModel, capture, name_inputs
 from rankopt.envelope import Piece, envelope, plans_for, range_of
 from rankopt.errors import InputError, RolesError, VerificationError
 from rankopt.importing.model import OnnxModel, import_onnx
 from rankopt.interface import InputInfo, Interface, Range
+from rankopt.narrow import require_state_dtype
 from rankopt.plan import Plan, references
 from rankopt.prices import DEFAULT, Profile, profile_of
 from rankopt.program import Program, reachable
 from rankopt.ranker import Ranker
-from rankopt.report.facts import build_report
+from rankopt.report.facts import build_report, with_rounding
 from rankopt.selectors import InputRole, Role, resolve_roles
 from rankopt.stages import Names, Stages, split
 from rankopt.verify import numbers, verify
@@ -34,6 +37,9 @@ Selectors = str | Sequence[str]
 
 SMALL = (1, 64)
 """Candidates of the requests with which `optimize` verifies."""
+
+ROUNDED = (1, 64, 1000)
+"""Those with which it measures what a rounded state does to the scores: enough for an order of the best hundred."""
 
 
 def optimize(
@@ -46,6 +52,7 @@ def optimize(
     backend: str | Profile = DEFAULT,
     passes: Collection[str] | None = None,
     verification: bool = True,
+    state_dtype: torch.dtype | None = None,
 ) -> Ranker:
     """Rewrites a ranking model so that what depends on the context alone is computed once per request.
 
@@ -63,10 +70,15 @@ def optimize(
         passes: names of the passes that may be used; all by default.
         verification: compare the ranker with the original on one small request, in float64 and as served. A plan that
             does not agree is dropped for the next one; "unchanged" is always among them.
+        state_dtype: torch.float16 or torch.bfloat16 to keep the floating tensors of the state in. The only option that
+            is not exact: the scores move, and the report says by how much on example requests. Off by default.
 
     Returns a Ranker, whose `report` says what was saved, what was not, and why. Raises RolesError, InputError,
-    CaptureError; VerificationError if no plan agrees with the original.
+    CaptureError; VerificationError if no plan agrees with the original, or if rounding the state moves the scores by
+    more than its own error explains; StageError where `state_dtype` cannot hold a number of the state.
     """
+    if state_dtype is not None:
+        require_state_dtype(state_dtype)
     profile = profile_of(backend)
     first, last = range_of(candidates)
     captured, roles = capture_with_roles(model, context, target, example_inputs)
@@ -80,12 +92,29 @@ def optimize(
         if result is None or result.identical:
             others = references(captured, roles, last, passes, profile)
             ranker.report = build_report(captured, roles, pieces, plans, dropped, others, ranker.stages, result)
-            return ranker
+            return ranker if state_dtype is None else _rounded(captured, ranker, state_dtype)
         dropped.append(used[ranker.interface.place(result.request.candidates)])
     raise VerificationError(
         "no plan gives the scores of the model, not even the unchanged one.\n"
         "  fix: check that the model is deterministic: two calls on the same rows must give the same scores"
     )
+
+
+def _rounded(captured: CapturedModel, exact: Ranker, state_dtype: torch.dtype) -> Ranker:
+    """A ranker with its state rounded, and what that does to the scores in its report. See `optimize`."""
+    ranker = exact.with_state_dtype(state_dtype)
+    found = verify(captured, ranker, 1, numbers(ranker.interface, ROUNDED))
+    if not found.identical:
+        reasons = "\n  ".join(found.agreement.reasons())
+        raise VerificationError(
+            f"a state in {state_dtype} changes the scores by more than its rounding explains.\n"
+            f"  found: {reasons}\n"
+            f"  expected: an error of at most {allowed_error(state_dtype):.1e} of the largest score\n"
+            "  fix: the other type (float16 has more digits, bfloat16 more range), or leave state_dtype out"
+        )
+    assert exact.report is not None  # `optimize` has made it
+    ranker.report = with_rounding(exact.report, ranker.stages, state_dtype, found)
+    return ranker
 
 
 def explain(

@@ -28,6 +28,17 @@ def top_k_overlap(original: Floats, rewritten: Floats, k: int) -> float:
     return float(np.mean(original[chosen] >= border))
 
 
+def moved_places(original: Floats, rewritten: Floats, k: int) -> int:
+    """How many of the best k places another candidate holds in the rewritten ranking.
+
+    Ties are broken in favour of agreement.
+    """
+    original, rewritten = _last_if_nan(original), _last_if_nan(rewritten)
+    best = -np.sort(-original)[:k]
+    chosen = np.lexsort((-original, -rewritten))[:k]
+    return int(np.count_nonzero(original[chosen] != best))
+
+
 def kendall_tau(x: Floats, y: Floats) -> float:
     """Kendall's tau-b of two score vectors [N], in O(N log N).
 

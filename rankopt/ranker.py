@@ -22,15 +22,18 @@ from torch.export import ExportedProgram
 
 from rankopt.calls import example_call
 from rankopt.capture import CapturedModel, capture
-from rankopt.errors import StageError, VerificationError
+from rankopt.errors import InputError, StageError, VerificationError
 from rankopt.inputs import Inputs, flatten, require_same
 from rankopt.interface import InputInfo, Interface
 from rankopt.metadata import fingerprint
+from rankopt.narrow import narrowed, require_state_dtype
+from rankopt.report.facts import state_facts
 from rankopt.requests import Request, split_rows
 from rankopt.selectors import Role
 from rankopt.stages import Stages
+from rankopt.state import State, refuse_other_version
 from rankopt.tensors import get_tensor, put_tensor
-from rankopt.variant import State, Variant
+from rankopt.variant import Variant, count_changes
 
 if TYPE_CHECKING:
     from rankopt.artefacts.writing import Export
@@ -43,13 +46,25 @@ if TYPE_CHECKING:
 class Ranker(nn.Module):
     """A rewritten ranker. Made by `rankopt.optimize` or `rankopt.load`."""
 
-    def __init__(self, plans: Sequence[Stages], interface: Interface, weights: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self,
+        plans: Sequence[Stages],
+        interface: Interface,
+        weights: Mapping[str, Tensor],
+        state_dtype: torch.dtype | None = None,
+    ) -> None:
         """`plans`: the stages of the plan for each of the interface's ranges, made with the same `stages.Names`."""
         super().__init__()
         self.stages = plans[-1]
         """Of the plan for the largest numbers of candidates."""
         self.interface = interface
-        self._variants = [Variant(stages, self, self._register(stages, weights), self.refresh) for stages in plans]
+        self.state_dtype = state_dtype
+        """What the state is rounded to; None for a ranker that is exact. See `with_state_dtype`."""
+        sources = [self._register(stages, weights) for stages in plans]
+        self._variants = [
+            Variant(stages, self, names, self.refresh, self.weights_hash, rounded=state_dtype is not None)
+            for stages, names in zip(plans, sources, strict=True)
+        ]
         self.inputs = Inputs(interface)
         self.report: Report | None = None
         """What was saved, what was not, and why. None for a ranker that was loaded without its report."""
@@ -57,8 +72,11 @@ class Ranker(nn.Module):
         """Rows [R, ...] by input that show the range of each: what requests are drawn from. Empty where unknown."""
         self.fixed: Mapping[str, str] = {}
         """Indices and masks of the model, which the graph was specialised for: their names and fingerprints."""
+        self.not_in_checkpoints: frozenset[str] = frozenset()
+        """Tensors that no state dict of the model holds: non-persistent buffers, and what was made of others."""
         self._origin: tuple[CapturedModel, Sequence[Plan]] | None = None
         self._many: Many | None = None
+        self._weights_hash: tuple[str, int] | None = None
         self.eval()
         self.refresh()
 
@@ -90,13 +108,20 @@ class Ranker(nn.Module):
         """Everything that does not depend on the candidates, by name. See `forward` for the arguments.
 
         A ranker with several plans returns the state of the one for this number of `candidates`; by default of the one
-        for the largest. Any number of candidates may follow: the scores are the same, the speed may not be.
+        for the largest. Any number of candidates may follow: the scores are the same, the speed may not be. While
+        torch compiles or exports the call, the state is a plain dict.
         """
         variant = self._variants[-1 if candidates is None else self.interface.place(candidates)]
-        return variant.run_context(variant.prepared(), self._flat(context, Role.CONTEXT))
+        tensors = variant.run_context(variant.prepared(), self._flat(context, Role.CONTEXT))
+        return tensors if torch.compiler.is_compiling() else State(tensors, variant.maker())  # type: ignore[return-value]
 
     def candidate_stage(self, state: Mapping[str, Tensor], target: Mapping[str, Any]) -> Any:
-        """Scores, given the state of the request. Raises StageError when `state` is not of this ranker."""
+        """Scores, given the state of the request. See `forward` for the target; it may come in parts, call by call.
+
+        Raises StageError where `state` was made by another program or by other weights, lacks a tensor or has one too
+        many, or has one of another shape, type or device. A plain dict does not say who made it: there the tensors
+        alone are checked.
+        """
         return self.interface.unflatten_output(self.outputs(state, target))
 
     def outputs(self, state: Mapping[str, Tensor], target: Mapping[str, Any]) -> tuple[Tensor, ...]:
@@ -106,16 +131,27 @@ class Ranker(nn.Module):
         return variant.run_candidates(prepared, state, self._flat(target, Role.TARGET))
 
     def _of_state(self, state: Mapping[str, Tensor]) -> Variant:
-        """The plan that a state was made by; of several with the same state, any."""
-        for variant in reversed(self._variants):
-            if set(state) == variant.expected:
-                return variant
-        expected = self._variants[-1].expected
-        missing, unknown = sorted(expected - set(state)), sorted(set(state) - expected)
-        raise StageError(
-            f"the state is not one of this ranker: missing {missing}, unknown {unknown}.\n"
-            "  fix: pass what context_stage of this very ranker returned"
-        )
+        """The plan that a state was made by; of several with the same state, any. Raises StageError for another's."""
+        fitting = next((v for v in reversed(self._variants) if state.keys() == v.expected), None)
+        if fitting is None:
+            expected = self._variants[-1].expected
+            missing, unknown = sorted(expected - set(state)), sorted(set(state) - expected)
+            raise StageError(
+                f"the state is not one of this ranker: missing {missing}, unknown {unknown}.\n"
+                "  fix: pass what context_stage of this very ranker returned"
+            )
+        if not torch.compiler.is_compiling():
+            self.require_own(state)
+            fitting.require_tensors(state)
+        return fitting
+
+    def require_own(self, state: Mapping[str, Tensor]) -> None:
+        """Raises StageError for a state that another program made, or other weights. A plain dict does not say."""
+        if not isinstance(state, State) or any(state.made_by is variant.maker() for variant in self._variants):
+            return
+        found = state.version  # first, for it may be unknown, and hashing takes its time
+        fitting = [variant for variant in self._variants if state.keys() == variant.expected]
+        refuse_other_version(found, [variant.version() for variant in fitting])
 
     def _rows(self, target: Mapping[str, Tensor]) -> int:
         """The number of candidates."""
@@ -127,11 +163,41 @@ class Ranker(nn.Module):
             return self
         place = self.interface.place(candidates)
         interface = replace(self.interface, ranges=self.interface.ranges[place : place + 1])
-        ranker = Ranker([self._variants[place].stages], interface, self.weights())
-        ranker.report, ranker.examples, ranker.fixed = self.report, self.examples, self.fixed
+        ranker = self._with([self._variants[place].stages], interface, self.state_dtype)
         if self._origin is not None:
             captured, plans = self._origin
             ranker._origin = captured, plans[place : place + 1]
+        return ranker
+
+    def with_state_dtype(self, dtype: torch.dtype) -> Ranker:
+        """The ranker with its state rounded to `dtype`, float16 or bfloat16. The tensors are shared.
+
+        Not exact: the scores move by the rounding, which `verify` allows for, and measures. Integer tensors stay as
+        they are. A request whose state has numbers that `dtype` cannot hold is refused with StageError.
+
+        Raises InputError for another type, or for a ranker whose state is rounded already.
+        """
+        require_state_dtype(dtype)
+        if self.state_dtype is dtype:
+            return self
+        if self.state_dtype is not None:
+            raise InputError(
+                f"the state of this ranker is rounded already.\n  expected: an exact ranker\n"
+                f"  found: {self.state_dtype}\n  fix: optimize the model again with state_dtype={dtype}"
+            )
+        ranker = self._with(narrowed([v.stages for v in self._variants], dtype), self.interface, dtype)
+        ranker._origin = self._origin
+        if ranker.report is not None:
+            ranker.report = replace(ranker.report, state=state_facts(ranker.stages))
+        return ranker
+
+    def _with(self, plans: Sequence[Stages], interface: Interface, state_dtype: torch.dtype | None) -> Ranker:
+        """A ranker with other stages over the same tensors."""
+        ranker = Ranker(plans, interface, self.weights(), state_dtype)
+        ranker.report, ranker.examples, ranker.fixed = self.report, self.examples, self.fixed
+        ranker.not_in_checkpoints = self.not_in_checkpoints
+        if ranker.weights().keys() == self.weights().keys():
+            ranker._weights_hash = self._weights_hash
         return ranker
 
     @property
@@ -171,6 +237,7 @@ class Ranker(nn.Module):
         self.examples = captured.examples
         known = [w for w in captured.weights if w.name in captured.numbers or not w.tensor.dtype.is_floating_point]
         self.fixed = {weight.name: fingerprint({weight.name: weight.tensor}) for weight in known}
+        self.not_in_checkpoints = frozenset(w.name for w in captured.weights if not w.in_checkpoints)
 
     @property
     def origin(self) -> tuple[CapturedModel, Plan] | None:
@@ -239,6 +306,7 @@ class Ranker(nn.Module):
         example_inputs: Any = None,
         single_file: int | None = None,
         candidates: int | None = None,
+        state_dtype: torch.dtype | None = None,
     ) -> Export:
         """Writes what a serving stack runs without rankopt: `.onnx`, `.aoti.pt2` or `.pt2`, by the ending of `path`.
 
@@ -253,6 +321,7 @@ class Ranker(nn.Module):
                 default.
             single_file: bytes of weights up to which an ONNX model is one file; beyond, they lie in NAME.onnx.data.
             candidates: which of several plans to write: the one for this number; by default for the largest.
+            state_dtype: round the state to float16 or bfloat16, see `with_state_dtype`; the error is in the result.
 
         Raises OutputError for an unknown ending or a file in the way, ExportError where the format lacks something,
         VerificationError where what was written gives other scores. See `rankopt.artefacts`.
@@ -262,6 +331,7 @@ class Ranker(nn.Module):
         limit = {} if single_file is None else {"single_file": single_file}
         given = writing.Order(Path(path), stages, writing.signature_of(signature), **limit)
         ranker = self.at(self.interface.candidates if candidates is None else candidates)
+        ranker = ranker if state_dtype is None else ranker.with_state_dtype(state_dtype)
         return writing.export(ranker, given, overwrite, example_inputs)
 
     # -------------------------------------------------------------------------------------------------- inputs
@@ -275,7 +345,11 @@ class Ranker(nn.Module):
     # -------------------------------------------------------------------------------------------------- weights
 
     def refresh(self) -> None:
-        """Runs the weight stage again. Called on its own when a parameter has changed, or moved."""
+        """Runs the weight stage again. Called on its own when a parameter has changed, or moved.
+
+        To be called after a change that torch does not count: one through `.data`, or of an inference tensor.
+        """
+        self._weights_hash = None
         known: dict[str, Tensor] = {}
         for variant in self._variants:
             variant.refresh(known)
@@ -288,16 +362,21 @@ class Ranker(nn.Module):
     def load_original_state_dict(self, state_dict: Mapping[str, Tensor]) -> None:
         """New weights under the original model's names; nothing is optimised again.
 
-        Raises StageError where a weight is missing or has another shape, or where an index or a mask differs: laws look
-        into those, so other values are another program.
+        What no state dict of the model holds (a non-persistent buffer) stays as it is unless it is given. Names that
+        the ranker does not know are left out: it reads what the scores depend on. States of the old weights are refused
+        from now on. Nothing is changed where an error is raised.
+
+        Raises StageError where a weight is missing, is no tensor or has another shape, or where an index or a mask
+        differs: laws look into those, so other values are another program.
         """
         own = self.weights()
-        names = list(own)
+        names = [name for name in own if name in state_dict or name not in self.not_in_checkpoints]
         missing = [name for name in names if name not in state_dict]
-        wrong = [n for n in names if n in state_dict and state_dict[n].shape != own[n].shape]
+        wrong = [n for n in names if n in state_dict and getattr(state_dict[n], "shape", None) != own[n].shape]
         if missing or wrong:
             raise StageError(
                 f"the state dict does not fit: missing {missing}, of another shape {wrong}.\n"
+                f"  found: {', '.join(list(state_dict)[:8])}{' and more' if len(state_dict) > 8 else ''}\n"
                 "  fix: pass the state dict of the model that was optimised"
             )
         changed = [n for n, was in self.fixed.items() if n in state_dict and fingerprint({n: state_dict[n]}) != was]
@@ -315,6 +394,18 @@ class Ranker(nn.Module):
         """The tensors of the model that the ranker reads, by their names in the model."""
         sources = [source for variant in reversed(self._variants) for source in variant.stages.sources]
         return {source.name: get_tensor(self, source.name) for source in sources if not source.is_constant}
+
+    def weights_hash(self) -> str:
+        """The `rankopt.metadata.fingerprint` of the weights, kept until they change: about a second for 1 GB."""
+        weights = self.weights()
+        changes = count_changes(list(weights.values()))
+        if self._weights_hash is None or self._weights_hash[1] != changes:
+            self._weights_hash = fingerprint(weights), changes
+        return self._weights_hash[0]
+
+    def set_weights_hash(self, known: str) -> None:
+        """Spares the hashing of weights of which the hash is known."""
+        self._weights_hash = known, count_changes(list(self.weights().values()))
 
     def constants(self) -> dict[str, Tensor]:
         """The tensors that the compiler made, such as indices, by their names in the ranker."""

@@ -32,7 +32,7 @@ from rankopt.atomic import require_writable, write_whole
 from rankopt.errors import FormatError
 from rankopt.exporting import tracing_conditions
 from rankopt.interface import InputInfo
-from rankopt.metadata import Metadata, fingerprint
+from rankopt.metadata import Metadata
 from rankopt.ranges import examples_of, ranges_to_json
 from rankopt.ranker import Ranker
 from rankopt.reading import ORIGIN, inputs_of, read, read_plan
@@ -98,9 +98,11 @@ def assemble(program: ExportedProgram, plans: Sequence[ExportedProgram], metadat
         ) from error
     names = Names()
     stages = [split(plan.exprs, plan.outputs, plan.constants, names) for plan in (whole, *reversed(others))]
-    ranker = Ranker(stages[::-1], metadata.interface, whole.weights)
+    ranker = Ranker(stages[::-1], metadata.interface, whole.weights, metadata.state_dtype)
     ranker.examples = examples_of(metadata.ranges)
     ranker.fixed = metadata.fixed
+    ranker.not_in_checkpoints = metadata.not_in_checkpoints
+    ranker.set_weights_hash(metadata.weights)
     if metadata.report is not None:
         with contextlib.suppress(FormatError):  # a report of another version is no reason not to serve
             ranker.report = Report.from_json(metadata.report)
@@ -115,11 +117,13 @@ def describe(ranker: Ranker) -> Metadata:
         target=tuple(info.name for info in ranker.interface.expected(Role.TARGET)),
         constants=tuple(_constant_names(ranker).values()),
         plans=tuple(tuple(_tensors(ranker, ranker.at(span.last))) for span in ranker.interface.ranges[:-1]),
-        weights=fingerprint(ranker.weights()),
+        weights=ranker.weights_hash(),
         report=None if ranker.report is None else ranker.report.to_json(),
         versions={"rankopt": __version__, "torch": torch.__version__},
         ranges=ranges_to_json(ranker.examples),
         fixed=ranker.fixed,
+        state_dtype=ranker.state_dtype,
+        not_in_checkpoints=ranker.not_in_checkpoints,
     )
 
 

@@ -22,7 +22,7 @@ from torch import fx
 from rankopt.axes import elements
 from rankopt.cost import FREE
 from rankopt.emit import emit
-from rankopt.program import Expr, Leaf, Stage, operands
+from rankopt.program import Expr, Leaf, Stage, aten, operands
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +173,8 @@ class Names:
 
 
 def _boundary(exprs: Sequence[Expr], outputs: Sequence[Expr]) -> list[Expr]:
-    """The context values that candidates read; views of them are taken on whichever side costs fewer bytes."""
+    """The context values that candidates read; views of them, and casts to a wider type, which lose nothing either, are
+    taken on whichever side costs fewer bytes."""
     read = {
         operand.serial: operand
         for expr in exprs
@@ -192,7 +193,7 @@ def _boundary(exprs: Sequence[Expr], outputs: Sequence[Expr]) -> list[Expr]:
         seen[expr.serial] = expr
         graph.add_edge((expr.serial, "made"), (expr.serial, "sent"), capacity=_bytes(expr) * 1024 + 1)
         inner = [o for o in operands((expr.args, expr.kwargs)) if o.stage is Stage.CONTEXT]
-        if expr.target in FREE and inner:
+        if inner and (expr.target in FREE or _widens(expr)):
             for operand in inner:
                 graph.add_edge((operand.serial, "sent"), (expr.serial, "made"))
                 graph.add_edge((expr.serial, "made"), (operand.serial, "made"))
@@ -206,6 +207,14 @@ def _boundary(exprs: Sequence[Expr], outputs: Sequence[Expr]) -> list[Expr]:
     _, (kept, _) = nx.minimum_cut(graph, "context", "candidate")
     crossing = [e for s, e in seen.items() if (s, "made") in kept and (s, "sent") not in kept]
     return sorted(crossing, key=lambda expr: expr.serial)
+
+
+def _widens(expr: Expr) -> bool:
+    """Whether a call gives every number of a floating tensor more digits, and changes none."""
+    if expr.target is not aten._to_copy.default or not isinstance(expr.args[0], Expr):
+        return False
+    before = expr.args[0].dtype
+    return before.is_floating_point and expr.dtype.is_floating_point and before.itemsize < expr.dtype.itemsize
 
 
 def _bytes(expr: Expr) -> int:

@@ -79,7 +79,7 @@ def _compare(captured: CapturedModel, ranker: Ranker, request: Request) -> Agree
         rewritten = ranker.outputs(state, request.target)
     truth = run_float64(captured.graph_module, placeholders(captured, rows))
     whole = run_float64(ranker.stages.whole, ranker.arguments(request))
-    return compare(truth, original, rewritten, whole)
+    return compare(truth, original, rewritten, whole, ranker.state_dtype)
 
 
 def placeholders(captured: CapturedModel, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:

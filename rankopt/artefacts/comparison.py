@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from rankopt.agreement import Agreement, compare
-from rankopt.errors import VerificationError
+from rankopt.calls import example_call
+from rankopt.errors import InputError, VerificationError
 from rankopt.float64 import run_float64
 from rankopt.ranker import Ranker
 from rankopt.requests import Request, draw_request, tile
@@ -35,10 +37,12 @@ class Reference:
     truth: list[Tensor]
     original: list[Tensor]
     rewritten64: list[Tensor] | None
+    state_dtype: torch.dtype | None = None
+    """What the ranker rounds its state to, if it does."""
 
     def agreement(self, scores: Sequence[Tensor]) -> Agreement:
         """How well the scores of a file agree with it."""
-        return compare(self.truth, self.original, scores, self.rewritten64)
+        return compare(self.truth, self.original, scores, self.rewritten64, self.state_dtype)
 
 
 def references(ranker: Ranker, requests: Sequence[Request]) -> list[Reference]:
@@ -50,6 +54,21 @@ def draw_requests(ranker: Ranker, examples: Mapping[str, Tensor], seed: int = 0)
     """Random requests in the ranges of example rows, one per number of candidates."""
     generator = torch.Generator().manual_seed(seed)
     return [draw_request(ranker.interface.roles, examples, n, generator) for n in CANDIDATES]
+
+
+def requests_for(ranker: Ranker, example_inputs: Any) -> list[Request]:
+    """Random requests like the example rows; by default in the ranges that the ranker knows of its inputs."""
+    examples = ranker.examples
+    if example_inputs is not None:
+        args, kwargs = example_call(example_inputs)
+        examples = ranker.interface.call.flatten(args, kwargs)
+    if not examples:
+        raise InputError(
+            "the ranker does not know the range of its inputs, so what is exported could not be compared.\n"
+            "  expected: example rows\n  found: a ranker saved by a version of rankopt that did not keep ranges\n"
+            "  fix: export(..., example_inputs=rows), or --example rows.pt"
+        )
+    return draw_requests(ranker, examples)
 
 
 def check(runtime: str, scorer: Scorer, found: Sequence[Reference], outputs: Sequence[str]) -> Agreement:
@@ -95,14 +114,14 @@ def _agreement(runtime: str, scorer: Scorer, reference: Reference) -> Agreement:
 
 def _reference(ranker: Ranker, request: Request) -> Reference:
     wide = run_float64(ranker.stages.whole, ranker.arguments(request))
+    with torch.no_grad():
+        scores = ranker.outputs(ranker.context_stage(request.context), request.target)
     if ranker.origin is None:
-        with torch.no_grad():
-            scores = ranker.outputs(ranker.context_stage(request.context), request.target)
-        return Reference(request, _on_cpu(wide), _on_cpu(scores), None)
+        return Reference(request, _on_cpu(wide), _on_cpu(scores), None, ranker.state_dtype)
     captured, _ = ranker.origin
     rows = tile(ranker.interface.roles, request)
     truth = run_float64(captured.graph_module, placeholders(captured, rows))
-    return Reference(request, _on_cpu(truth), _on_cpu(captured.run(rows)), _on_cpu(wide))
+    return Reference(request, _on_cpu(truth), _on_cpu(captured.run(rows)), _on_cpu(wide), ranker.state_dtype)
 
 
 def _on_cpu(tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from rankopt import saved
 from rankopt.agreement import Agreement
 from rankopt.artefacts import aoti_package, onnx_model, torch_program
-from rankopt.artefacts.comparison import CANDIDATES, Scorer, check, draw_requests, references
+from rankopt.artefacts.comparison import CANDIDATES, Scorer, check, references, requests_for
 from rankopt.artefacts.formats import (
     CANDIDATE,
     CONTEXT,
@@ -38,9 +38,7 @@ from rankopt.artefacts.parts import (
 )
 from rankopt.artefacts.running import Run
 from rankopt.atomic import require_writable, write_together
-from rankopt.calls import example_call
-from rankopt.errors import InputError, OutputError
-from rankopt.metadata import fingerprint
+from rankopt.errors import ExportError, InputError, OutputError
 from rankopt.ranker import Ranker
 from rankopt.requests import Request
 from rankopt.version import __version__
@@ -99,6 +97,8 @@ class Export:
     agreement: Agreement
     candidates: tuple[int, ...]
     """Numbers of candidates at which it was compared."""
+    state_dtype: torch.dtype | None = None
+    """What the state is rounded to, if it is."""
 
     @property
     def bytes(self) -> int:
@@ -118,7 +118,8 @@ def signature_of(name: str) -> Signature:
 def export(ranker: Ranker, order: Order, overwrite: bool = False, example_inputs: Any = None) -> Export:
     """Writes a ranker for a serving stack, all files or none. See `Ranker.export`."""
     order.check(overwrite)
-    found = references(ranker, _requests(ranker, example_inputs))
+    _require_numpy_state(ranker, order)
+    found = references(ranker, requests_for(ranker, example_inputs))
     agreements: list[Agreement] = []
 
     def fill(folder: Path) -> None:
@@ -130,21 +131,18 @@ def export(ranker: Ranker, order: Order, overwrite: bool = False, example_inputs
             _describe(ranker, inside, agreements[0])
 
     files = write_together(order.path, fill, overwrite)
-    return Export(tuple(files), RUNTIMES[order.format], agreements[0], CANDIDATES)
+    return Export(tuple(files), RUNTIMES[order.format], agreements[0], CANDIDATES, ranker.state_dtype)
 
 
-def _requests(ranker: Ranker, example_inputs: Any) -> list[Request]:
-    examples = ranker.examples
-    if example_inputs is not None:
-        args, kwargs = example_call(example_inputs)
-        examples = ranker.interface.call.flatten(args, kwargs)
-    if not examples:
-        raise InputError(
-            "the ranker does not know the range of its inputs, so what is exported could not be compared.\n"
-            "  expected: example rows\n  found: a ranker saved by a version of rankopt that did not keep ranges\n"
-            "  fix: export(..., example_inputs=rows), or --example rows.pt"
+def _require_numpy_state(ranker: Ranker, order: Order) -> None:
+    """Raises ExportError for ONNX stages that would hand each other what ONNX Runtime's numpy arrays cannot hold."""
+    names = [tensor.name for tensor in ranker.stages.state if tensor.dtype is torch.bfloat16]
+    if names and order.stages and order.format is Format.ONNX:
+        raise ExportError(
+            f"ONNX stages cannot hand over a state in bfloat16, which numpy does not have: {', '.join(names)}.\n"
+            "  expected: float32 or float16\n"
+            "  fix: state_dtype float16, one file instead of stages, or a torch program (.pt2)"
         )
-    return draw_requests(ranker, examples)
 
 
 # ------------------------------------------------------------------------------------------------------ one file
@@ -184,10 +182,10 @@ def _write_part(ranker: Ranker, part: Part, path: Path, order: Order) -> Run:
 
 
 def _facts(ranker: Ranker, part: Part) -> dict[str, Any]:
-    """What a file says of itself: its inputs in order, its outputs, the weights that it was made of."""
+    """What a file says of itself: its inputs in order, its outputs, the program and the weights that it was made of."""
     return {
         "version": __version__,
-        "weights": fingerprint(ranker.weights()),
+        **asdict(ranker.variant.version()),
         "inputs": [port.to_json() for port in part.inputs],
         "outputs": list(part.outputs),
     }
@@ -232,10 +230,12 @@ def _describe(ranker: Ranker, order: Order, agreement: Agreement) -> None:
     description = {
         "format": DESCRIPTION_FORMAT,
         "versions": {"rankopt": __version__, "torch": torch.__version__},
-        "weights": fingerprint(ranker.weights()),
+        **asdict(ranker.variant.version()),
+        "state_dtype": None if ranker.state_dtype is None else str(ranker.state_dtype).removeprefix("torch."),
         **stages,
         "state": state,
         "state_bytes": sum(tensor.bytes for tensor in ranker.stages.state),
+        "flops_saved_per_state_byte": None if ranker.report is None else ranker.report.saved_per_byte,
         "compared": {"candidates": list(CANDIDATES), **asdict(agreement)},
     }
     description_path(order.path).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")

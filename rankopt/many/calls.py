@@ -21,7 +21,7 @@ from rankopt.errors import StageError
 from rankopt.many.inputs import ManyInputs, batch_of, require_same_number
 from rankopt.many.running import ManyVariant, Outputs
 from rankopt.ranker import Ranker
-from rankopt.variant import State
+from rankopt.state import State
 
 
 class Many:
@@ -65,23 +65,25 @@ class Many:
     def context_stage(self, context: Mapping[str, Any]) -> State:
         """The states of many requests, by name, each [B, ...]; what only depends on scalars is as for one request."""
         shared, requests = self._inputs.context(context, self._device)
-        return self._plan.context(shared, 1 if requests is None else requests)
+        tensors = self._plan.context(shared, 1 if requests is None else requests)
+        return State(tensors, self._ranker.variant.maker())
 
     def candidate_stage(
         self, state: Mapping[str, Tensor], target: Mapping[str, Any], *, request_of: Any = None, lengths: Any = None
     ) -> Any:
         """Scores, given the states of the requests. Raises StageError where `state` is not of this ranker."""
-        expected = {tensor.name: tensor.shape for tensor in self._ranker.stages.state}
-        requests = self._plan.requests_of(state) if state.keys() == expected.keys() else None
-        batched = self._plan.many.batched
-        for name, shape in expected.items():
-            wanted = (requests, *shape) if name in batched else shape
-            if name not in state or tuple(state[name].shape) != wanted:
-                raise StageError(
-                    f"the state is not one of many requests to this ranker: '{name}' does not fit.\n"
-                    f"  expected: {', '.join(expected)}, each [B, ...]\n"
-                    "  fix: pass what many.context_stage of this very ranker returned"
-                )
+        variant = self._ranker.variant
+        if state.keys() != variant.expected:
+            raise StageError(
+                "the state is not one of many requests to this ranker.\n"
+                f"  expected: {', '.join(sorted(variant.expected))}, each [B, ...]\n"
+                f"  found: {', '.join(sorted(state))}\n"
+                "  fix: pass what many.context_stage of this very ranker returned"
+            )
+        requests = self._plan.requests_of(state)
+        self._ranker.require_own(state)
+        leading = {} if requests is None else dict.fromkeys(self._plan.many.batched, (requests,))
+        variant.require_tensors(state, leading)
         outputs = self._outputs(state, requests, target, request_of, lengths)
         return self._ranker.interface.unflatten_output(outputs)
 

@@ -13,13 +13,14 @@ from rankopt.many.apart import row_dim
 from rankopt.many.rows import Batch
 from rankopt.many.stages import ManyStages, Runnable, derive
 from rankopt.program import Expr
-from rankopt.variant import State, Variant, runs_eagerly
+from rankopt.variant import Variant, runs_eagerly
 
 WASTE = 2.0
 """How many rows a padded layout may have for each real one, before requests are grouped by length."""
 
 Outputs = tuple[Tensor, ...]
 Inputs = Mapping[str, Tensor]
+Tensors = dict[str, Tensor]
 
 
 class ManyVariant:
@@ -33,7 +34,7 @@ class ManyVariant:
 
     # -------------------------------------------------------------------------------------------------- context
 
-    def context(self, shared: Inputs, requests: int) -> State:
+    def context(self, shared: Inputs, requests: int) -> Tensors:
         """The states of the requests: [B, ...], but for what depends on no request."""
         stages, prepared = self.variant.stages, self.variant.prepared()
         if not requests:
@@ -42,9 +43,12 @@ class ManyVariant:
             return self._joined([self.variant.run_context(prepared, _of(shared, b)) for b in range(requests)])
         weights = [prepared[i] for i in stages.context_weights]
         results = _run(self.many.context)(*weights, *(shared[name] for name in stages.context_inputs))
-        return {tensor.name: result for tensor, result in zip(stages.state, results, strict=True)}
+        state = {tensor.name: result for tensor, result in zip(stages.state, results, strict=True)}
+        if self.variant.has_infinities(state):  # of which request, and whether they are its own, each tells by itself
+            return self._joined([self.variant.run_context(prepared, _of(shared, b)) for b in range(requests)])
+        return state
 
-    def _joined(self, states: Sequence[State]) -> State:
+    def _joined(self, states: Sequence[Tensors]) -> Tensors:
         batched = self.many.batched
         return {name: _stacked([s[name] for s in states]) if name in batched else x for name, x in states[0].items()}
 
@@ -56,7 +60,7 @@ class ManyVariant:
         """How many requests a state is of; None where it depends on none."""
         return next((len(state[name]) for name in state if name in self.many.batched), None)
 
-    def state_of(self, state: Inputs, request: int) -> State:
+    def state_of(self, state: Inputs, request: int) -> Tensors:
         """The state of one request."""
         return {name: value[request] if name in self.many.batched else value for name, value in state.items()}
 
@@ -146,16 +150,16 @@ def _run(graph: Runnable) -> Callable[..., Outputs]:
     return graph.eager if runs_eagerly() else graph.functional
 
 
-def _of(shared: Inputs, request: int) -> State:
+def _of(shared: Inputs, request: int) -> Tensors:
     """The context of one request, [1, ...]; scalars as they are."""
     return {name: tensor[request : request + 1] if tensor.dim() else tensor for name, tensor in shared.items()}
 
 
-def _of_rows(target: Inputs, request: int) -> State:
+def _of_rows(target: Inputs, request: int) -> Tensors:
     return {name: tensor[request] if tensor.dim() else tensor for name, tensor in target.items()}
 
 
-def _picked(target: Inputs, rows: Tensor) -> State:
+def _picked(target: Inputs, rows: Tensor) -> Tensors:
     return {name: tensor.index_select(0, rows) if tensor.dim() else tensor for name, tensor in target.items()}
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
 
 from rankopt.capture import CapturedModel
 from rankopt.cost import Flops
@@ -25,6 +28,7 @@ from rankopt.report.tree import (
     RangeFacts,
     RefusalFacts,
     Report,
+    RoundingFacts,
     StateTensor,
     VerificationFacts,
 )
@@ -80,10 +84,7 @@ def build_report(
         before=_figure(before),
         unshared=_figure(others.unshared),
         after=_figure(plan),
-        state=tuple(
-            StateTensor(tensor.name, tensor.shape, str(tensor.dtype).removeprefix("torch."), tensor.bytes)
-            for tensor in stages.state
-        ),
+        state=state_facts(stages),
         policies=_policies(plans, pieces, dropped),
         ranges=tuple(_range(piece, before) for piece in pieces),
         break_even=None if plan.policy.unchanged else break_even(plan, before),
@@ -94,6 +95,31 @@ def build_report(
         notes=("Gram matrices counted as computed",) if has_gram_matrix(before.exprs) else (),
         declined=saving,
     )
+
+
+def state_facts(stages: Stages) -> tuple[StateTensor, ...]:
+    """The tensors of the state."""
+    return tuple(
+        StateTensor(tensor.name, tensor.shape, str(tensor.dtype).removeprefix("torch."), tensor.bytes)
+        for tensor in stages.state
+    )
+
+
+def with_rounding(report: Report, stages: Stages, state_dtype: torch.dtype, verification: Verification) -> Report:
+    """The report of an exact ranker as that of the same with a rounded state. `verification`: of the latter."""
+    agreement = verification.agreement
+    rounding = RoundingFacts(
+        dtype=str(state_dtype).removeprefix("torch."),
+        exact_bytes=report.state_bytes,
+        candidates=verification.candidates,
+        error=agreement.rewritten_error,
+        absolute_error=agreement.absolute_error,
+        original_error=agreement.original_error,
+        top100=agreement.order.top100,
+        moved100=agreement.order.moved100,
+        kendall_tau=agreement.order.kendall_tau,
+    )
+    return replace(report, state=state_facts(stages), rounding=rounding)
 
 
 def _figure(plan: Plan) -> Figure:

@@ -32,6 +32,8 @@ def render(report: Report, console: Console, *, nodes: bool = False) -> None:
     _paragraph(console, report.sentence, "bold")
     if report.verification is not None:
         _paragraph(console, str(report.verification), "" if report.verification.identical else "red")
+    if report.rounding is not None:
+        _paragraph(console, f"{report.rounding}.", "yellow")
     _section(console, f"FLOPs per request at {report.candidates:,} candidates", _figures(report))
     if len(report.ranges) > 1:
         _section(console, "Plans by the number of candidates", _ranges(report))
@@ -48,6 +50,8 @@ def render(report: Report, console: Console, *, nodes: bool = False) -> None:
         _section(console, title, _declined(report))
     if report.state:
         size = words.size(report.state_bytes)
+        if report.rounding is not None:
+            size += f" instead of {words.size(report.rounding.exact_bytes)}"
         _section(console, f"State: {size} per request{_saved(report)}", _state(report))
     _section(console, "Policies tried", _policies(report, console.width))
     for note in report.notes:

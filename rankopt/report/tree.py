@@ -186,6 +186,31 @@ class VerificationFacts:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class RoundingFacts:
+    """What a rounded state costs in accuracy, measured on example requests against the model in float64."""
+
+    dtype: str
+    """Of the rounded tensors."""
+    exact_bytes: int
+    """Size of the state without rounding."""
+    candidates: tuple[int, ...]
+    """Of the requests."""
+    error: float
+    """The largest error of a score, relative to the largest score."""
+    absolute_error: float
+    original_error: float
+    """The relative error of the model itself, as served."""
+    top100: float
+    """The share of the best 100 candidates that are still among them."""
+    moved100: int
+    """How many of the best 100 places went to another candidate, in the worst request."""
+    kendall_tau: float
+
+    def __str__(self) -> str:
+        return words.rounding(self.dtype, self.error, self.absolute_error, self.top100, self.moved100, self.candidates)
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Report:
     """What was saved, what was not, and why.
@@ -218,6 +243,8 @@ class Report:
     """The number of candidates from which on it is estimated to be faster than the model; None if it never is."""
     declined: tuple[DeclinedFacts, ...] = ()
     """What could be shared and was estimated not to pay, what would save most first."""
+    rounding: RoundingFacts | None = None
+    """Of a state that is rounded (`state_dtype`). `verification` is then that of the same program without rounding."""
     version: int = VERSION
 
     @property
@@ -239,8 +266,12 @@ class Report:
         return words.sentence(self.before.flops, self.after.flops, self.candidates, self.state_bytes, self.unchanged)
 
     def to_json(self) -> dict[str, Any]:
-        """The report as dicts, lists, strings and numbers."""
-        return encoding.encode(self)
+        """The report as dicts, lists, strings and numbers, with the two figures about the state that follow from it."""
+        return {
+            **encoding.encode(self),
+            "state_bytes": self.state_bytes,
+            "flops_saved_per_state_byte": self.saved_per_byte,
+        }
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> Report:

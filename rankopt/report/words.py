@@ -117,6 +117,20 @@ def agreement(
     return f"{'identical' if identical else 'NOT identical'}: {', '.join(found)} (at {counts} candidates)"
 
 
+def rounding(
+    state_dtype: str, error: float, absolute_error: float, top100: float, moved100: int, candidates: Sequence[int]
+) -> str:
+    """What the rounding of a state does to the scores: the error, the order, numbers of candidates."""
+    counts = ", ".join(f"{count:,}" for count in candidates)
+    order = "the best 100 in the same order"
+    if moved100:
+        order = f"{moved100} of the best 100 places change hands, {top100:.0%} of their candidates stay"
+    return (
+        f"NOT exact, state in {state_dtype}: scores off by up to {absolute_error:.1e}, {error:.1e} of the largest, "
+        f"{order} (at {counts} candidates)"
+    )
+
+
 def _factor(ratio: float) -> str:
     return f"{ratio:.1f}" if ratio >= 0.1 else f"{ratio:.1g}"
 

@@ -11,6 +11,7 @@ from exported import original_scores, packed, ranker_of, request_of
 from torch import Tensor
 
 from rankopt.errors import ExportError, OutputError, VerificationError
+from rankopt.identity import program_hash
 from rankopt.ranker import Ranker
 from rankopt.requests import Request, tile
 
@@ -88,7 +89,13 @@ def test_stages(name: str, tmp_path: Path) -> None:
             assert fact["bytes"] == tensor.nbytes
             assert f"torch.{fact['dtype']}" == str(tensor.dtype)
         assert_scores(run(tmp_path / facts["candidate"]["file"], feed | state), ranker, request)
-    assert facts["weights"].startswith("sha256:")
+    version = {"program": program_hash(ranker.stages), "weights": ranker.weights_hash()}
+    assert {name: facts[name] for name in version} == version
+    for stage in ("context", "candidate"):  # so that no stage is run with another's
+        said = session(tmp_path / facts[stage]["file"]).get_modelmeta().custom_metadata_map
+        assert {name: json.loads(said[f"rankopt.{name}"]) for name in version} == version
+    assert facts["state_dtype"] is None
+    assert facts["flops_saved_per_state_byte"] == ranker.report.saved_per_byte
     assert facts["state_bytes"] == sum(tensor.bytes for tensor in ranker.stages.state)
 
 
