@@ -39,7 +39,9 @@ def pick(scale: float = 1.0, **options: Any) -> Ranker:
     return rankopt.optimize(Pick(scale).eval(), ["user", "place"], example_inputs=ROWS, **options)
 
 
-@pytest.mark.parametrize(("name", "dtype"), [("packed", torch.float16), ("dcnv2", torch.bfloat16)])
+@pytest.mark.parametrize(
+    ("name", "dtype"), [("packed", torch.float16), pytest.param("dcnv2", torch.bfloat16, marks=pytest.mark.slow)]
+)
 def test_floats_are_rounded_and_the_program_stays_exact(name: str, dtype: torch.dtype, tmp_path: Path) -> None:
     exact = packed() if name == "packed" else from_zoo(name)
     ranker = exact.with_state_dtype(dtype)
@@ -92,7 +94,7 @@ def test_the_report_states_the_error(tmp_path: Path) -> None:
 
 def test_many_requests_and_several_plans() -> None:
     torch.manual_seed(0)
-    options = {"example_inputs": example_rows(), "candidates": (1, 20_000)}
+    options = {"example_inputs": example_rows(), "candidates": (1, 20_000), "passes": ["linear", "concatenation"]}
     ranker = rankopt.optimize(Small().eval(), ["user_*"], state_dtype=torch.float16, **options)
     assert len(ranker.interface.ranges) > 1
     context = {"user_id": torch.tensor([3, 4])}
@@ -168,7 +170,7 @@ def test_a_state_is_rounded_once() -> None:
 # ------------------------------------------------------------------------------------------------------ export
 
 
-@pytest.mark.parametrize("stages", [False, True])
+@pytest.mark.parametrize("stages", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_onnx(stages: bool, tmp_path: Path) -> None:
     done = packed().export(tmp_path / "fast.onnx", stages=stages, state_dtype=torch.float16)
     assert done.state_dtype is torch.float16
@@ -180,4 +182,3 @@ def test_numpy_has_no_bfloat16(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"bfloat16, which numpy does not have(.|\n)*fix: state_dtype float16"):
         packed().export(tmp_path / "fast.onnx", stages=True, state_dtype=torch.bfloat16)
     assert list(tmp_path.iterdir()) == []
-    packed().export(tmp_path / "fast.onnx", state_dtype=torch.bfloat16)
