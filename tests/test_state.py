@@ -244,6 +244,13 @@ def test_many_requests(shared: Ranker) -> None:
             taker.candidate_stage(given, target if taker is shared.many else TARGET)
 
 
+def test_the_state_of_one_request_is_none_of_many() -> None:
+    request = request_of(packed(), 4)  # with a scalar in its state
+    target = {name: tensor.unsqueeze(0) if tensor.dim() else tensor for name, tensor in request.target.items()}
+    with pytest.raises(StageError, match="does not fit"):
+        packed().many.candidate_stage(packed().context_stage(request.context), target)
+
+
 def test_compilers_see_plain_tensors(shared: Ranker) -> None:
     state = torch.compile(shared.context_stage, backend="eager", fullgraph=True)(CONTEXT)
     assert type(state) is dict

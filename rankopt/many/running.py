@@ -58,7 +58,8 @@ class ManyVariant:
 
     def requests_of(self, state: Inputs) -> int | None:
         """How many requests a state is of; None where it depends on none."""
-        return next((len(state[name]) for name in state if name in self.many.batched), None)
+        leading = next((state[name].shape[:1] for name in state if name in self.many.batched), None)
+        return None if leading is None else sum(leading)  # a scalar has none
 
     def state_of(self, state: Inputs, request: int) -> Tensors:
         """The state of one request."""

@@ -139,8 +139,8 @@ def test_a_rounded_state(run, model: Path, ranker: Path, tmp_path: Path) -> None
     verified = run("verify", model, tmp_path / "half.pt2", "--json", tmp_path / "facts.json")
     assert verified.stdout.startswith("NOT exact, state in float16")
     assert json.loads((tmp_path / "facts.json").read_text())["state_dtype"] == "float16"
-    exported = run("export", ranker, "-o", tmp_path / "half.onnx", "--stages", "--state-dtype", "float16")
-    assert exported.stdout.startswith("ONNX Runtime: NOT exact, state in float16")
+    exported = run("export", ranker, "-o", tmp_path / "half.pt2", "--stages", "--state-dtype", "float16")
+    assert exported.stdout.startswith("torch.export: NOT exact, state in float16")
     facts = json.loads((tmp_path / "half.stages.json").read_text())
     assert {tensor["dtype"] for tensor in facts["state"]} == {"float16"} == {facts["state_dtype"]}
     assert facts["state_bytes"] == 256

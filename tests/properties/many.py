@@ -58,7 +58,7 @@ def _variant(stages, weights: dict[str, Tensor]) -> Variant:
     for source in stages.sources:
         tensor = stages.constants[source.name] if source.is_constant else weights[source.name]
         put_tensor(owner, source.name, tensor, persistent=False)
-    variant = Variant(stages, owner, [source.name for source in stages.sources], renew=lambda: None)
+    variant = Variant(stages, owner, [source.name for source in stages.sources], renew=lambda: None, weights_hash=str)
     variant.refresh({})
     return variant
 
