@@ -7,7 +7,7 @@
     scores = ranker.many.candidate_stage(state, target, lengths=lengths)
 
 The scores of each request are those of a call of its own. One request goes the way of one request; requests that cannot
-be one call (`derivation.Cannot`) are run one by one.
+be one call (`forms.Cannot`) are run one by one.
 """
 
 from __future__ import annotations

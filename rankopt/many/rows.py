@@ -36,7 +36,7 @@ class Batch:
         return self.requests * max(self.lengths, default=0)
 
     def layout(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The arguments `derivation.INDEX` of a ragged graph."""
+        """The arguments `forms.INDEX` of a ragged graph."""
         lengths = torch.tensor(self.lengths, dtype=torch.int64, device=self.request_of.device)
         return (self.request_of, *padded_layout(self.request_of, lengths, max(self.lengths, default=0)))
 
