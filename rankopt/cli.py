@@ -143,6 +143,11 @@ _written = options(
         show_default=True,
         help="Context and target apart, or the model's own rows.",
     ),
+    click.option(
+        "--many",
+        type=click.Choice(["dense", "lengths", "request_of"]),
+        help="Many requests per call: [B, N], or rows [R] with lengths or request_of.",
+    ),
 )
 _json = click.option("--json", "json_file", type=_FILE, help="Write the facts as JSON to a file; - for stdout.")
 _force = click.option("--force", is_flag=True, help="Overwrite files that exist.")
@@ -163,6 +168,7 @@ def optimize(
     output: Path,
     stages: bool,
     signature: str,
+    many: str | None,
     no_verify: bool,
     json_file: Path | None,
     force: bool,
@@ -182,7 +188,7 @@ def optimize(
     from rankopt import commands
 
     request = read_request(backend=backend or default_backend(output), **roles)
-    order = read_order(output, stages, signature)
+    order = read_order(output, stages, signature, many)
     done = commands.optimize(commands.Source(model, example, trust), request, order, not no_verify, force)
     if done.ranker.report is not None:
         show_report(done.ranker.report, json_file, force)
@@ -205,6 +211,7 @@ def export(
     output: Path,
     stages: bool,
     signature: str,
+    many: str | None,
     example: Path | None,
     trust: bool,
     candidates: int | None,
@@ -216,11 +223,12 @@ def export(
 
     \b
     rankopt export ranker.pt2 -o fast.onnx --stages
+    rankopt export ranker.pt2 -o fast.onnx --many request_of
     """
     check_outputs(force, *files_of(output, stages))
     from rankopt import commands
 
-    order = read_order(output, stages, signature)
+    order = read_order(output, stages, signature, many)
     show_exported(commands.export(ranker, order, example, trust, force, candidates))
 
 
@@ -340,11 +348,11 @@ def read_request(
     return commands.Request(split_selectors(context), selected, candidates, profile, passes)
 
 
-def read_order(output: Path, stages: bool, signature: str) -> Order:
+def read_order(output: Path, stages: bool, signature: str, many: str | None) -> Order:
     """The options about what is written."""
-    from rankopt.artefacts.writing import Order, signature_of
+    from rankopt.artefacts.writing import Order, batching_of, signature_of
 
-    return Order(output, stages, signature_of(signature))
+    return Order(output, stages, signature_of(signature), many=batching_of(many))
 
 
 def split_selectors(values: Sequence[str]) -> list[str]:

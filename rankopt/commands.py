@@ -96,7 +96,9 @@ class Exported:
     @property
     def sentence(self) -> str:
         """How its runtime agrees with the original, in one sentence."""
-        return f"{self.export.runtime}: {in_words(self.export.agreement, self.dtype, self.export.candidates)}"
+        found = in_words(self.export.agreement, self.dtype, self.export.candidates)
+        counts = ", ".join(f"{count:,}" for count in self.export.requests)
+        return f"{self.export.runtime}: {found}{f', in calls of {counts} requests' if counts else ''}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -24,14 +25,23 @@ from rankopt.verify import placeholders
 CANDIDATES = (1, 2, 37, 1000)
 """Numbers of candidates at which a file is compared."""
 
-Scorer = Callable[[Request], Sequence[Tensor]]
+Scorer = Callable[[Any], Sequence[Tensor]]
+"""What a file gives for a request, or for the requests of one call."""
+
+
+class Call(Protocol):
+    """A request, or the requests of one call."""
+
+    @property
+    def candidates(self) -> int:
+        """Their number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A request and its scores: in float64, as the original serves them, and by the ranker in float64."""
+    """A call and its scores: in float64, as the original serves them, and by the ranker in float64."""
 
-    request: Request
+    request: Call
     truth: list[Tensor]
     original: list[Tensor]
     rewritten64: list[Tensor] | None

@@ -24,7 +24,7 @@ from rankopt.program import Expr, Leaf, Stage, aten
 
 PRODUCTS = frozenset({aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default, aten.linear.default})
 
-SUMS = {aten.addmm.default: aten.mm.default, aten.baddbmm.default: aten.bmm.default}
+SUMS: dict[Any, Any] = {aten.addmm.default: aten.mm.default, aten.baddbmm.default: aten.bmm.default}
 """Products to which something is added, and the product alone."""
 
 
@@ -226,7 +226,7 @@ class Derivation:
         def joined(x: fx.Node) -> fx.Node:
             return join(self.held[x], place, ndim) if x in self.held else self._size(x, Form.FLAT)
 
-        args, kwargs = fx.map_arg((node.args, node.kwargs), joined)
+        args, kwargs = pytree.tree_map_only(fx.Node, joined, (node.args, node.kwargs))
         self._emit_rows(held, place, self.emitter.call(node.target, *args, **kwargs))
 
     def _per_row(self, held: Held, place: Place, ndim: int) -> fx.Node:

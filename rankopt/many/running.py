@@ -103,8 +103,12 @@ class ManyVariant:
     def _one_by_one(self, state: Inputs, target: Inputs, batch: Batch) -> Outputs:
         prepared, run = self.variant.prepared(), self.variant.run_candidates
         order = torch.argsort(batch.request_of, stable=True)
-        parts = order.split(list(batch.lengths))
-        each = [run(prepared, self.state_of(state, b), _picked(target, rows)) for b, rows in enumerate(parts)]
+        parts = list(enumerate(order.split(list(batch.lengths))))
+        if all(_counts(expr) for expr in self._outputs):  # a request without rows has no scores to give
+            parts = [(b, rows) for b, rows in parts if len(rows)]
+        if not parts:
+            return self._none((), 0)
+        each = [run(prepared, self.state_of(state, b), _picked(target, rows)) for b, rows in parts]
         return self._in_order(each, order)
 
     def _in_order(self, parts: Sequence[Outputs], rows: Tensor) -> Outputs:
