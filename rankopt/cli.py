@@ -264,6 +264,7 @@ def explain(
 @_source
 @click.argument("ranker", type=_MODEL)
 @click.option("--requests", type=_COUNT, default=1, show_default=True, help="Per number of candidates.")
+@click.option("--many", type=_COUNT, help="Also so many requests in one call, dense and ragged.")
 @click.option("--candidates", type=click.IntRange(min=0), multiple=True, help="Per request; may be repeated.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the requests that are drawn.")
 @click.option("--reproduction", type=click.Path(path_type=Path), help="Where to write a request that differs.")
@@ -276,6 +277,7 @@ def verify(
     example: Path | None,
     trust: bool,
     requests: int,
+    many: int | None,
     candidates: Sequence[int],
     seed: int,
     reproduction: Path | None,
@@ -291,11 +293,11 @@ def verify(
     from rankopt import commands
 
     source = commands.Source(model, example, trust)
-    comparison = commands.verify(source, ranker, requests, candidates, seed)
+    comparison = commands.verify(source, ranker, requests, candidates, seed, many)
     show_json(comparison.to_json(), json_file, force)
     if reproduction is not None and not comparison.verification.identical:
         comparison.save_reproduction(reproduction, force)
-    comparison.verification.check()
+    comparison.check()
     if str(json_file) != "-":
         click.echo(comparison.sentence)
 

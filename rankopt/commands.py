@@ -20,9 +20,10 @@ from rankopt import pipeline, saved
 from rankopt.agreement import Agreement
 from rankopt.archive import Kind, kind_of, read_program
 from rankopt.artefacts import writing
+from rankopt.artefacts.many_comparison import verify_many
 from rankopt.artefacts.writing import Export, Order
 from rankopt.atomic import write_whole
-from rankopt.errors import FormatError, InputError, RolesError
+from rankopt.errors import FormatError, InputError, RolesError, VerificationError
 from rankopt.importing.model import import_onnx
 from rankopt.interface import Interface, Range
 from rankopt.passes import NAMES
@@ -53,21 +54,46 @@ class Comparison:
     verification: Verification
     dtype: str
     """Of the scores, as served."""
+    many: Agreement | None = None
+    """Of many requests in one call, where that was asked for."""
+    requests: int | None = None
+    """How many of them in a call."""
+
+    @property
+    def identical(self) -> bool:
+        """Whether all scores are the same within rounding."""
+        return self.verification.identical and (self.many is None or self.many.identical())
 
     @property
     def sentence(self) -> str:
-        """The result in one sentence."""
-        return in_words(self.verification.agreement, self.dtype, self.verification.candidates)
+        """The result in one sentence, or in one per way to call the ranker."""
+        candidates = self.verification.candidates
+        found = in_words(self.verification.agreement, self.dtype, candidates)
+        if self.many is None:
+            return found
+        numbers = tuple(dict.fromkeys(candidates))
+        return f"{found}\n{self.requests:,} requests in one call: {in_words(self.many, self.dtype, numbers)}"
+
+    def check(self) -> None:
+        """Raises VerificationError where scores differ."""
+        self.verification.check()
+        if self.many is not None and not self.many.identical():
+            reasons = "\n  ".join(self.many.reasons())
+            raise VerificationError(
+                f"{self.requests:,} requests in one call do not have the scores of the original.\n  {reasons}\n"
+                "  fix: call the ranker once per request, and report this"
+            )
 
     def to_json(self) -> Json:
         """The result as plain data."""
         divergence = self.verification.divergence
         return {
-            "identical": self.verification.identical,
+            "identical": self.identical,
             "candidates": list(self.verification.candidates),
             "reasons": list(self.verification.agreement.reasons()),
             "agreement": asdict(self.verification.agreement),
             "divergence": None if divergence is None else asdict(divergence),
+            "many": None if self.many is None else {"requests": self.requests, "agreement": asdict(self.many)},
         }
 
     def save_reproduction(self, path: Path, overwrite: bool) -> None:
@@ -177,15 +203,21 @@ def explain(source: Source, request: Request) -> Report:
     return report
 
 
-def verify(source: Source, ranker: Path, requests: int, candidates: Sequence[int], seed: int) -> Comparison:
-    """Compares a saved ranker with the model that it was made of."""
+def verify(
+    source: Source, ranker: Path, requests: int, candidates: Sequence[int], seed: int, many: int | None = None
+) -> Comparison:
+    """Compares a saved ranker with the model that it was made of; `many`: also this many requests in one call."""
     with working(f"reading {ranker}"):
         loaded = saved.load(ranker, source.trust)
     with working(f"reading {source.path}"):
         model, rows = read_model(source)
     with working("comparing"):
         verification = loaded.verify(requests, candidates or CANDIDATES, model, rows, seed)
-    return Comparison(verification, served_dtype(loaded))
+        if many is None:
+            return Comparison(verification, served_dtype(loaded))
+        original, _ = loaded.original(model, rows)
+        together = verify_many(loaded, original, many, candidates or CANDIDATES, seed)
+    return Comparison(verification, served_dtype(loaded), together, many)
 
 
 def served_dtype(ranker: Ranker) -> str:

@@ -199,13 +199,14 @@ class Ranker(nn.Module):
         """
         from rankopt import verify  # which is written in terms of rankers
 
-        captured, plans = self._original(model, example_inputs)
+        captured, plans = self.original(model, example_inputs)
         numbers = verify.numbers(self.interface) if candidates is None else candidates
         return verify.verify(captured, self, requests, numbers, seed, plans)
 
-    def _original(
+    def original(
         self, model: nn.Module | ExportedProgram | None, example_inputs: Any
     ) -> tuple[CapturedModel, Sequence[Plan]]:
+        """The model to compare with, captured, and the plans that it was rewritten by; see `verify`."""
         if model is None and self._origin is not None:
             return self._origin
         if model is None:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from rankopt.agreement import Agreement, compare
+from rankopt.capture import CapturedModel
 from rankopt.errors import VerificationError
 from rankopt.float64 import run_float64
 from rankopt.ranker import Ranker
@@ -51,9 +52,11 @@ class Reference:
         return compare(self.truth, self.original, scores, self.rewritten64)
 
 
-def references(ranker: Ranker, requests: Sequence[Request]) -> list[Reference]:
-    """The truth for each request."""
-    return [_reference(ranker, request) for request in requests]
+def references(ranker: Ranker, requests: Sequence[Request], original: CapturedModel | None = None) -> list[Reference]:
+    """The truth for each request. `original`: for a ranker that was loaded, and does not know it."""
+    if original is None and ranker.origin is not None:
+        original, _ = ranker.origin
+    return [_reference(ranker, request, original) for request in requests]
 
 
 def draw_requests(ranker: Ranker, examples: Mapping[str, Tensor], seed: int = 0) -> list[Request]:
@@ -103,13 +106,12 @@ def _agreement(runtime: str, scorer: Scorer, reference: Reference) -> Agreement:
     return reference.agreement(scores)
 
 
-def _reference(ranker: Ranker, request: Request) -> Reference:
+def _reference(ranker: Ranker, request: Request, captured: CapturedModel | None) -> Reference:
     wide = run_float64(ranker.stages.whole, ranker.arguments(request))
-    if ranker.origin is None:
+    if captured is None:
         with torch.no_grad():
             scores = ranker.outputs(ranker.context_stage(request.context), request.target)
         return Reference(request, _on_cpu(wide), _on_cpu(scores), None)
-    captured, _ = ranker.origin
     rows = tile(ranker.interface.roles, request)
     truth = run_float64(captured.graph_module, placeholders(captured, rows))
     return Reference(request, _on_cpu(truth), _on_cpu(captured.run(rows)), _on_cpu(wide))

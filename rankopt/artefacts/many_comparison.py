@@ -9,13 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rankopt.artefacts.comparison import Reference, references
+from rankopt.agreement import Agreement
+from rankopt.artefacts.comparison import Call, Reference, references
 from rankopt.artefacts.formats import CONTEXT, Batching
-from rankopt.artefacts.many_parts import INDEX, STATE
-from rankopt.artefacts.parts import Part
+from rankopt.artefacts.many_parts import INDEX, STATE, many_ports
+from rankopt.artefacts.parts import Part, Port
+from rankopt.capture import CapturedModel
 from rankopt.many.apart import row_dim
 from rankopt.ranker import Ranker
 from rankopt.requests import Request, draw_request
+from rankopt.selectors import Role
 
 DENSE = ((1,), (2, 2), (37, 37, 37), (200,) * 8)
 RAGGED = ((1,), (2, 0, 3), (37, 1, 0, 12, 300))
@@ -41,17 +44,16 @@ class Requests:
 
     def arguments(self, part: Part, batching: Batching, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """The inputs of a part by name; `state` is what the context stage returned."""
-        found: dict[str, Tensor] = {}
-        for port in part.inputs:
-            if port.role == INDEX:
-                found[port.name] = self._index(batching)
-            elif port.role == STATE:
-                found[port.name] = (state or {})[port.path]
-            elif not port.leading:  # a scalar
-                found[port.name] = self._inputs(port.role)[0][port.path]
-            else:
-                found[port.name] = self._joined([each[port.path] for each in self._inputs(port.role)], port.leading)
-        return found
+        known = state or {}
+        return {p.name: known[p.path] if p.role == STATE else self.argument(p, batching) for p in part.inputs}
+
+    def argument(self, port: Port, batching: Batching) -> Tensor:
+        """One input of the call."""
+        if port.role == INDEX:
+            return self._index(batching)
+        if not port.leading:  # a scalar
+            return self._inputs(port.role)[0][port.path]
+        return self._joined([each[port.path] for each in self._inputs(port.role)], port.leading)
 
     def _inputs(self, role: str) -> list[dict[str, Tensor]]:
         return [request.context if role == CONTEXT else request.target for request in self.each]
@@ -68,11 +70,57 @@ class Requests:
         return torch.arange(len(self.each)).repeat_interleave(self.lengths)[self.order]
 
 
-def many_references(ranker: Ranker, examples: Mapping[str, Tensor], batching: Batching) -> list[Reference]:
-    """The truth for some calls: every request for itself, by the original on its tiled rows."""
-    generator = torch.Generator().manual_seed(0)
-    calls = DENSE if batching is Batching.DENSE else RAGGED
-    return [_reference(ranker, examples, batching, lengths, generator) for lengths in calls]
+def many_references(
+    ranker: Ranker,
+    examples: Mapping[str, Tensor],
+    batching: Batching,
+    calls: Sequence[Sequence[int]] | None = None,
+    seed: int = 0,
+    original: CapturedModel | None = None,
+) -> list[Reference]:
+    """The truth for some calls: every request for itself, by the original on its tiled rows.
+
+    `calls`: the numbers of candidates of the requests of each; `original`: see `references`.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    if calls is None:
+        calls = DENSE if batching is Batching.DENSE else RAGGED
+    return [_reference(ranker, examples, batching, lengths, generator, original) for lengths in calls]
+
+
+def verify_many(
+    ranker: Ranker, original: CapturedModel, requests: int, candidates: Sequence[int], seed: int = 0
+) -> Agreement:
+    """Compares `ranker.many` with the original: dense calls, a ragged one, and a ragged one in random order.
+
+    Args:
+        ranker: the rewritten one.
+        original: what it was made of.
+        requests: how many there are in a call.
+        candidates: of each request; in a ragged call in turn, and the second of three or more requests has none.
+        seed: of the drawing.
+    """
+    numbers = [n for n in candidates if n] or [1]
+    lengths = [numbers[b % len(numbers)] for b in range(requests)]
+    if requests > 2:
+        lengths[1] = 0
+    agreements: list[Agreement] = []
+    for batching in Batching:
+        calls = [[n] * requests for n in numbers] if batching is Batching.DENSE else [lengths]
+        found = many_references(ranker, original.examples, batching, calls, seed, original)
+        agreements += [own.agreement(_scores(ranker, own.request, batching)) for own in found]
+    return Agreement.over(agreements)
+
+
+def _scores(ranker: Ranker, requests: Call, batching: Batching) -> list[Tensor]:
+    """What `ranker.many` gives for a call."""
+    assert isinstance(requests, Requests)
+    tensors = {port: requests.argument(port, batching) for port in many_ports(ranker, batching)}
+    context = {port.path: tensor for port, tensor in tensors.items() if port.role == CONTEXT}
+    target = {port.path: tensor for port, tensor in tensors.items() if port.role == Role.TARGET.value}
+    index = {port.path: tensor for port, tensor in tensors.items() if port.role == INDEX}
+    with torch.no_grad():
+        return list(ranker.many.scores(context, target, **index))
 
 
 def _reference(
@@ -81,9 +129,10 @@ def _reference(
     batching: Batching,
     lengths: Sequence[int],
     generator: torch.Generator,
+    original: CapturedModel | None,
 ) -> Reference:
     each = tuple(draw_request(ranker.interface.roles, examples, n, generator) for n in lengths)
-    alone = references(ranker, [request for request in each if request.candidates])
+    alone = references(ranker, [request for request in each if request.candidates], original)
     rows = sum(lengths)
     shuffled = batching is Batching.REQUEST_OF
     order = torch.randperm(rows, generator=generator) if shuffled else torch.arange(rows)

@@ -64,7 +64,9 @@ class Many:
             return self._outputs(self._plan.context(shared, 1), None, target, request_of, lengths)
         return self._outputs(self._plan.context(shared, requests), requests, target, request_of, lengths)
 
-    def _single(self, shared: Mapping[str, Tensor], target: Mapping[str, Any], request_of: Any, lengths: Any) -> Outputs:
+    def _single(
+        self, shared: Mapping[str, Tensor], target: Mapping[str, Any], request_of: Any, lengths: Any
+    ) -> Outputs:
         """One request, with as little as possible around the call of its own."""
         if request_of is None and lengths is None:
             own, (found, _) = self._inputs.dense(target, self._device)
