@@ -34,10 +34,10 @@ fuzz: $(VENV)/.installed-test
 	$(BIN)/python bench/fuzz.py --programs 20000 $(FUZZ_ARGS)
 
 # Of which `make test` does a few: every model of the zoo through ONNX and back, a reason for every op that stays per
-# candidate, a slice of every benchmark.
+# candidate, a slice of every benchmark, files for many requests.
 sweep: $(VENV)/.installed-test
 	RANKOPT_SWEEP=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/zoo/test_onnx_models.py tests/report/test_reasons.py \
-		tests/test_bench.py
+		tests/test_bench.py tests/export/test_many.py tests/spellings
 
 # Every benchmark within a budget of time, BENCH_ARGS='--minutes 20' or an hour; a second run goes on where the first
 # stopped. Writes bench/results/, and the tables and plots of docs/benchmarks.md. Then the cost of optimising.

@@ -1,106 +1,161 @@
 """Many requests in one call against the original on tiled rows, and against one call per request.
 
-    python bench/many_requests.py [--models dlrm ...] [--requests 1 4 16] [--candidates 64] [--threads 2]
+    python bench/many_requests.py [--only dlrm] [--requests 1 4 16] [--candidates 64] [--threads 2 1] [--seconds 600]
 
 Two batches per number of requests: all with the same number of candidates (dense), and lengths between a quarter and
-seven quarters of it, ungrouped (ragged). Everything runs in one process, in turn. Writes
-bench/results/many_requests.json.
+seven quarters of it, ungrouped (ragged). In eager mode, and in ONNX Runtime through the files that `export` writes.
+One request is also called as the ranker is ("one by one"): what many-request calls cost beyond that is seen there.
+Writes bench/results/many_requests.json.
 """
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+import onnxruntime as ort
 import torch
-from harness import interleaved, write
 from models import Subject, headline
+from running import Clock, Run, heap_of, warm_heap
+from serving import OnnxCall, RowsModel, onnx_session
 from torch import Tensor
 
 import rankopt
 from rankopt.ranker import Ranker
 
 Inputs = dict[str, Tensor]
+Scores = Callable[[], Any]
 
 
-def measure(subject: Subject, ranker: Ranker, requests: int, candidates: int, seconds: float) -> list[dict[str, Any]]:
-    """Times for one batch of each kind, in milliseconds."""
-    equal = [candidates] * requests
-    spread = [candidates * (1 + 6 * b // max(requests - 1, 1)) // 4 for b in range(requests)]
-    return [
-        _measured(subject, ranker, equal, ragged=False, seconds=seconds),
-        *([_measured(subject, ranker, spread, ragged=True, seconds=seconds)] if requests > 1 else []),
-    ]
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The requests of a call: each for itself, joined, and as tiled rows of the original in the same order."""
 
+    ragged: bool
+    each: tuple[tuple[Inputs, Inputs], ...]
+    context: Inputs
+    target: Inputs
+    index: Inputs
+    """request_of, of a ragged batch."""
+    rows: Inputs
 
-def _measured(subject: Subject, ranker: Ranker, lengths: list[int], ragged: bool, seconds: float) -> dict[str, Any]:
-    pairs = [subject.request(n, seed=1 + b) for b, n in enumerate(lengths)]
-    pairs = [(dict(context), dict(target)) for context, target in pairs]
-    tiled = [subject.rows(context, target) for context, target in pairs]
-    contexts = {name: torch.cat([context[name] for context, _ in pairs]) for name in pairs[0][0]}
-    join = torch.cat if ragged else torch.stack
-    targets = {name: join([target[name] for _, target in pairs]) for name in pairs[0][1]}
-    rows = {name: torch.cat([each[name] for each in tiled]) for name in tiled[0]}
-    options: dict[str, Any] = {}
-    if ragged:
+    @classmethod
+    def of(cls, subject: Subject, lengths: Sequence[int], ragged: bool) -> Batch:
+        each = tuple(subject.request(n, seed=1 + b) for b, n in enumerate(lengths))
+        tiled = [subject.rows(context, target) for context, target in each]
+        context = {name: torch.cat([own[name] for own, _ in each]) for name in each[0][0]}
+        join = torch.cat if ragged else torch.stack
+        target = {name: join([own[name] for _, own in each]) for name in each[0][1]}
+        rows = {name: torch.cat([own[name] for own in tiled]) for name in tiled[0]}
+        if not ragged:
+            return cls(ragged, each, context, target, {}, rows)
         order = torch.randperm(sum(lengths), generator=torch.Generator().manual_seed(0))
-        options["request_of"] = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))[order]
-        targets = {name: tensor[order] for name, tensor in targets.items()}
-        rows = {name: tensor[order] for name, tensor in rows.items()}
+        request_of = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))[order]
+        shuffled = [{name: tensor[order] for name, tensor in inputs.items()} for inputs in (target, rows)]
+        return cls(ragged, each, context, shuffled[0], {"request_of": request_of}, shuffled[1])
 
-    def original() -> Tensor:
-        return subject.model(rows)
 
-    def one_by_one() -> list[Tensor]:
-        return [ranker(context, target) for context, target in pairs]
-
-    def many() -> Tensor:
-        return ranker.many(contexts, targets, **options)
-
-    calls: dict[str, Callable[[], Any]] = {"original": original, "one by one": one_by_one, "many": many}
-    with torch.no_grad():
-        torch.testing.assert_close(many().flatten(), original().flatten(), rtol=1e-4, atol=1e-5)
-        timings = interleaved(calls, seconds=seconds)
-    median = {name: timing.median for name, timing in timings.items()}
+def measure(subject: str, requests: int, ragged: bool, candidates: int, threads: int, clock: Clock) -> dict[str, Any]:
+    """Times for one batch, in milliseconds, and how many times faster one call for all is."""
+    model = next(own for own in headline() if own.name == subject)
+    spread = [candidates * (1 + 6 * b // max(requests - 1, 1)) // 4 for b in range(requests)]
+    batch = Batch.of(model, spread if ragged else [candidates] * requests, ragged)
+    calls = {"eager": eager(model, batch, candidates), "onnxruntime": onnxruntime(model, batch, candidates, threads)}
+    warm_heap()
+    times = {}
+    for done, (backend, of) in enumerate(calls.items()):
+        with torch.no_grad():
+            _require_same(of)
+            times[backend] = heap_of(of, clock.share(len(calls) - done), least=3)
+    ratios = {
+        backend: {who: own[who].median / own["many"].median for who in ("original", "one by one")}
+        for backend, own in times.items()
+    }
+    said = ", ".join(f"{backend} {own['original']:.2f}x" for backend, own in ratios.items())
     return {
-        "model": subject.name,
+        "model": subject,
         "kind": "ragged" if ragged else "dense",
-        "requests": len(lengths),
-        "rows": sum(lengths),
-        "plan": ranker.interface.policy,
-        "milliseconds": timings,
-        "against the original": median["original"] / median["many"],
-        "against one call per request": median["one by one"] / median["many"],
+        "requests": requests,
+        "rows": len(next(iter(batch.rows.values()))),
+        "milliseconds": times,
+        "ratios": ratios,
+        "sentence": said,
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="*", help="names of the headline models; all by default")
-    parser.add_argument("--requests", nargs="*", type=int, default=[1, 4, 16])
-    parser.add_argument("--candidates", type=int, default=64)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=10.0, help="per batch")
-    parser.add_argument("--name", default="many_requests")
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
-    results: list[dict[str, Any]] = []
-    for subject in headline():
-        if given.models and subject.name not in given.models:
-            continue
-        context, target = subject.request(50)
-        ranker = rankopt.optimize(subject.model, context, target, candidates=given.candidates)
-        for requests in given.requests:
-            for found in measure(subject, ranker, requests, given.candidates, given.seconds):
-                results.append(found)
-                print(
-                    f"{found['model']:24} {found['kind']:6} B={requests:<3} R={found['rows']:<5} "
-                    f"original x{found['against the original']:.2f}, "
-                    f"one by one x{found['against one call per request']:.2f}",
-                    flush=True,
-                )
-    print(write(given.name, results))
+def eager(subject: Subject, batch: Batch, candidates: int) -> dict[str, Scores]:
+    """Everybody's scores in eager mode."""
+    ranker = _ranker(subject, candidates, "eager")
+    return {
+        "original": lambda: [subject.model(batch.rows)],
+        "one by one": lambda: [ranker(context, target) for context, target in batch.each],
+        "many": lambda: [ranker.many(batch.context, batch.target, **batch.index)],
+    }
+
+
+def onnxruntime(subject: Subject, batch: Batch, candidates: int, threads: int) -> dict[str, Scores]:
+    """Everybody's scores in ONNX Runtime."""
+    ranker = _ranker(subject, candidates, "onnxruntime")
+    rows = {f"features.{name}": tensor for name, tensor in batch.rows.items()}
+    flat = {name: rows[name] for name in ranker.interface.call.names}
+    original = onnx_session(RowsModel(subject.model, ranker.interface.call), flat, set(flat), threads)
+    single = _exported(ranker, None, [*flat], threads)
+    many = _exported(ranker, "request_of" if batch.ragged else "dense", [*flat, "request_of"], threads)
+    joined = batch.context | batch.target | batch.index
+    return {
+        "original": lambda: original(flat),
+        "one by one": lambda: [single(context | target)[0] for context, target in batch.each],
+        "many": lambda: many(joined),
+    }
+
+
+def _ranker(subject: Subject, candidates: int, backend: str) -> Ranker:
+    context, target = subject.request(50)
+    return rankopt.optimize(subject.model, context, target, candidates=candidates, backend=backend)
+
+
+def _exported(ranker: Ranker, many: str | None, names: Sequence[str], threads: int) -> OnnxCall:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "ranker.onnx"
+        ranker.export(path, many=many)
+        return OnnxCall(ort.InferenceSession(path, options, providers=["CPUExecutionProvider"]), names)
+
+
+def _require_same(calls: dict[str, Scores]) -> None:
+    """Raises AssertionError where the scores differ; rows of requests one by one come in another order."""
+    original, many = (torch.as_tensor(calls[who]()[0]).flatten() for who in ("original", "many"))
+    torch.testing.assert_close(many, original, rtol=1e-3, atol=1e-4)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    def add(parser: Any) -> None:
+        parser.add_argument("--requests", nargs="*", type=int, default=[1, 4, 16])
+        parser.add_argument("--candidates", type=int, default=64)
+
+    run = Run.of("many_requests", __doc__, arguments, add)
+    options = run.options
+    models = ["autoint"] if options.quick else [own.name for own in headline()]
+    counts = [2] if options.quick else options.requests
+    count = 8 if options.quick else options.candidates
+    run.measure(
+        {
+            f"{name}, {'ragged' if ragged else 'dense'}, B={requests}, threads={threads}": (
+                threads,
+                partial(measure, name, requests, ragged, count, threads),
+            )
+            for threads in (options.threads[:1] if options.quick else options.threads)
+            for name in models
+            for requests in counts
+            for ragged in ((False, True) if requests > 1 else (False,))
+        }
+    )
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from rankopt.zoo.table import markdown
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+SERVED = ("eager", "onnxruntime")
 BACKENDS = ("eager, fresh heap", "eager, warm heap", "onnxruntime", "inductor")
 
 
@@ -257,6 +258,21 @@ def requests_sweep(folder: Path) -> str:
     return table(head, rows, "sweeps", measured)
 
 
+def many_requests(folder: Path) -> str:
+    rows = [
+        [
+            found["model"],
+            found["kind"],
+            str(found["requests"]),
+            f"{found['rows']:,}",
+            *(times(found["ratios"][backend][who]) for backend in SERVED for who in ("original", "one by one")),
+        ]
+        for found in most_threads(load("many_requests", folder))
+    ]
+    against = [f"{backend}: {who}" for backend in ("eager", "ONNX Runtime") for who in ("original", "one by one")]
+    return table(["model", "batch", "requests", "rows", *against], rows, "many_requests")
+
+
 def limits(folder: Path) -> str:
     who = ("original", "rankopt", "expert")
     rows = []
@@ -381,6 +397,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "candidates_onnx": candidates_sweep("onnxruntime"),
     "shapes": shapes_sweep,
     "requests": requests_sweep,
+    "many_requests": many_requests,
     "limits": limits,
     "mari": mari,
     "ikbo": ikbo,

@@ -145,6 +145,11 @@ _written = options(
         show_default=True,
         help="Context and target apart, or the model's own rows.",
     ),
+    click.option(
+        "--many",
+        type=click.Choice(["dense", "lengths", "request_of"]),
+        help="Many requests per call: [B, N], or rows [R] with lengths or request_of.",
+    ),
 )
 _state_dtype = click.option(
     "--state-dtype",
@@ -175,6 +180,7 @@ def optimize(
     output: Path,
     stages: bool,
     signature: str,
+    many: str | None,
     state_dtype: str | None,
     no_verify: bool,
     json_file: Path | None,
@@ -196,7 +202,7 @@ def optimize(
     from rankopt import commands
 
     request = read_request(backend=backend or default_backend(output), state_dtype=state_dtype, **roles)
-    order = read_order(output, stages, signature)
+    order = read_order(output, stages, signature, many)
     done = commands.optimize(commands.Source(model, example, trust), request, order, not no_verify, force)
     if done.ranker.report is not None:
         show_report(done.ranker.report, json_file, force)
@@ -221,6 +227,7 @@ def export(
     output: Path,
     stages: bool,
     signature: str,
+    many: str | None,
     example: Path | None,
     trust: bool,
     candidates: int | None,
@@ -233,11 +240,12 @@ def export(
 
     \b
     rankopt export ranker.pt2 -o fast.onnx --stages
+    rankopt export ranker.pt2 -o fast.onnx --many request_of
     """
     check_outputs(force, *files_of(output, stages))
     from rankopt import commands
 
-    order = read_order(output, stages, signature)
+    order = read_order(output, stages, signature, many)
     rounded = read_dtype(state_dtype)
     show_exported(commands.export(ranker, order, example, trust, force, candidates, rounded))
 
@@ -257,6 +265,7 @@ def refresh(
     output: Path,
     stages: bool,
     signature: str,
+    many: str | None,
     model: Path | None,
     example: Path | None,
     trust: bool,
@@ -275,7 +284,8 @@ def refresh(
     from rankopt import commands
 
     original = None if model is None else commands.Source(model, example, trust)
-    done = commands.refresh(ranker, checkpoint, original, read_order(output, stages, signature), example, trust, force)
+    order = read_order(output, stages, signature, many)
+    done = commands.refresh(ranker, checkpoint, original, order, example, trust, force)
     if done.comparison is None:
         click.echo("compared with itself in float64 only; --model FILE compares with the retrained model", err=True)
     else:
@@ -318,6 +328,7 @@ def explain(
 @_source
 @click.argument("ranker", type=_MODEL)
 @click.option("--requests", type=_COUNT, default=1, show_default=True, help="Per number of candidates.")
+@click.option("--many", type=_COUNT, help="Also so many requests in one call, dense and ragged.")
 @click.option("--candidates", type=click.IntRange(min=0), multiple=True, help="Per request; may be repeated.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the requests that are drawn.")
 @click.option("--reproduction", type=click.Path(path_type=Path), help="Where to write a request that differs.")
@@ -330,6 +341,7 @@ def verify(
     example: Path | None,
     trust: bool,
     requests: int,
+    many: int | None,
     candidates: Sequence[int],
     seed: int,
     reproduction: Path | None,
@@ -345,11 +357,11 @@ def verify(
     from rankopt import commands
 
     source = commands.Source(model, example, trust)
-    comparison = commands.verify(source, ranker, requests, candidates, seed)
+    comparison = commands.verify(source, ranker, requests, candidates, seed, many)
     show_json(comparison.to_json(), json_file, force)
     if reproduction is not None and not comparison.verification.identical:
         comparison.save_reproduction(reproduction, force)
-    comparison.verification.check()
+    comparison.check()
     if str(json_file) != "-":
         click.echo(comparison.sentence)
 
@@ -444,11 +456,11 @@ def read_dtype(name: str | None) -> torch.dtype | None:
     return None if name is None else getattr(torch, name)
 
 
-def read_order(output: Path, stages: bool, signature: str) -> Order:
+def read_order(output: Path, stages: bool, signature: str, many: str | None) -> Order:
     """The options about what is written."""
-    from rankopt.artefacts.writing import Order, signature_of
+    from rankopt.artefacts.writing import Order, batching_of, signature_of
 
-    return Order(output, stages, signature_of(signature))
+    return Order(output, stages, signature_of(signature), many=batching_of(many))
 
 
 def split_selectors(values: Sequence[str]) -> list[str]:

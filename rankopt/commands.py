@@ -20,9 +20,10 @@ from rankopt import pipeline, refreshing, saved
 from rankopt.agreement import Agreement
 from rankopt.archive import Kind, kind_of, read_program
 from rankopt.artefacts import writing
+from rankopt.artefacts.many_comparison import verify_many
 from rankopt.artefacts.writing import Export, Order
 from rankopt.atomic import write_whole
-from rankopt.errors import FormatError, InputError, RolesError
+from rankopt.errors import FormatError, InputError, RolesError, VerificationError
 from rankopt.importing.model import import_onnx
 from rankopt.interface import Interface, Range
 from rankopt.passes import NAMES
@@ -57,22 +58,48 @@ class Comparison:
     """Of the scores, as served."""
     state_dtype: torch.dtype | None = None
     """What the state is rounded to, if it is."""
+    many: Agreement | None = None
+    """Of many requests in one call, where that was asked for."""
+    requests: int | None = None
+    """How many of them in a call."""
+
+    @property
+    def identical(self) -> bool:
+        """Whether all scores are the same within rounding."""
+        return self.verification.identical and (self.many is None or self.many.identical())
 
     @property
     def sentence(self) -> str:
-        """The result in one sentence."""
-        return in_words(self.verification.agreement, self.dtype, self.verification.candidates, self.state_dtype)
+        """The result in one sentence, or in one per way to call the ranker."""
+        candidates = self.verification.candidates
+        found = in_words(self.verification.agreement, self.dtype, candidates, self.state_dtype)
+        if self.many is None:
+            return found
+        numbers = tuple(dict.fromkeys(candidates))
+        together = in_words(self.many, self.dtype, numbers, self.state_dtype)
+        return f"{found}\n{self.requests:,} requests in one call: {together}"
+
+    def check(self) -> None:
+        """Raises VerificationError where scores differ."""
+        self.verification.check()
+        if self.many is not None and not self.many.identical():
+            reasons = "\n  ".join(self.many.reasons())
+            raise VerificationError(
+                f"{self.requests:,} requests in one call do not have the scores of the original.\n  {reasons}\n"
+                "  fix: call the ranker once per request, and report this"
+            )
 
     def to_json(self) -> Json:
         """The result as plain data."""
         divergence = self.verification.divergence
         return {
-            "identical": self.verification.identical,
+            "identical": self.identical,
             "state_dtype": None if self.state_dtype is None else str(self.state_dtype).removeprefix("torch."),
             "candidates": list(self.verification.candidates),
             "reasons": list(self.verification.agreement.reasons()),
             "agreement": asdict(self.verification.agreement),
             "divergence": None if divergence is None else asdict(divergence),
+            "many": None if self.many is None else {"requests": self.requests, "agreement": asdict(self.many)},
         }
 
     def save_reproduction(self, path: Path, overwrite: bool) -> None:
@@ -108,7 +135,9 @@ class Exported:
     def sentence(self) -> str:
         """How its runtime agrees with the original, in one sentence."""
         done = self.export
-        return f"{done.runtime}: {in_words(done.agreement, self.dtype, done.candidates, done.state_dtype)}"
+        found = in_words(done.agreement, self.dtype, done.candidates, done.state_dtype)
+        counts = ", ".join(f"{count:,}" for count in done.requests)
+        return f"{done.runtime}: {found}{f', in calls of {counts} requests' if counts else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,15 +272,21 @@ def explain(source: Source, request: Request) -> Report:
     return report
 
 
-def verify(source: Source, ranker: Path, requests: int, candidates: Sequence[int], seed: int) -> Comparison:
-    """Compares a saved ranker with the model that it was made of."""
+def verify(
+    source: Source, ranker: Path, requests: int, candidates: Sequence[int], seed: int, many: int | None = None
+) -> Comparison:
+    """Compares a saved ranker with the model that it was made of; `many`: also this many requests in one call."""
     with working(f"reading {ranker}"):
         loaded = saved.load(ranker, source.trust)
     with working(f"reading {source.path}"):
         model, rows = read_model(source)
     with working("comparing"):
         verification = loaded.verify(requests, candidates or CANDIDATES, model, rows, seed)
-    return Comparison(verification, served_dtype(loaded), loaded.state_dtype)
+        if many is None:
+            return Comparison(verification, served_dtype(loaded), loaded.state_dtype)
+        original, _ = loaded.original(model, rows)
+        together = verify_many(loaded, original, many, candidates or CANDIDATES, seed)
+    return Comparison(verification, served_dtype(loaded), loaded.state_dtype, together, many)
 
 
 def served_dtype(ranker: Ranker) -> str:

@@ -266,13 +266,14 @@ class Ranker(nn.Module):
         """
         from rankopt import verify  # which is written in terms of rankers
 
-        captured, plans = self._original(model, example_inputs)
+        captured, plans = self.original(model, example_inputs)
         numbers = verify.numbers(self.interface) if candidates is None else candidates
         return verify.verify(captured, self, requests, numbers, seed, plans)
 
-    def _original(
+    def original(
         self, model: nn.Module | ExportedProgram | None, example_inputs: Any
     ) -> tuple[CapturedModel, Sequence[Plan]]:
+        """The model to compare with, captured, and the plans that it was rewritten by; see `verify`."""
         if model is None and self._origin is not None:
             return self._origin
         if model is None:
@@ -302,6 +303,7 @@ class Ranker(nn.Module):
         *,
         stages: bool = False,
         signature: str = "request",
+        many: str | None = None,
         overwrite: bool = False,
         example_inputs: Any = None,
         single_file: int | None = None,
@@ -316,6 +318,8 @@ class Ranker(nn.Module):
             path: the file; with `stages`, what the files of the stages are named after.
             stages: write NAME.context and NAME.candidate apart, and NAME.stages.json about the state between them.
             signature: "request" takes context [1, ...] and target [N, ...]; "rows" the original's rows [N, ...].
+            many: for many requests per call, how their candidates come: "dense" [B, N, ...], or as rows [R, ...] with
+                "lengths" [B] or "request_of" [R]. See docs/many-requests.md.
             overwrite: replace files that exist.
             example_inputs: rows, as for `optimize`, that show the ranges to draw requests from; the ranker's own by
                 default.
@@ -328,8 +332,9 @@ class Ranker(nn.Module):
         """
         from rankopt.artefacts import writing  # which is written in terms of rankers
 
-        limit = {} if single_file is None else {"single_file": single_file}
-        given = writing.Order(Path(path), stages, writing.signature_of(signature), **limit)
+        given = writing.Order(Path(path), stages, writing.signature_of(signature), many=writing.batching_of(many))
+        if single_file is not None:
+            given = replace(given, single_file=single_file)
         ranker = self.at(self.interface.candidates if candidates is None else candidates)
         ranker = ranker if state_dtype is None else ranker.with_state_dtype(state_dtype)
         return writing.export(ranker, given, overwrite, example_inputs)

@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ["mari", "paper_tables"]
 if os.environ.get("RANKOPT_SWEEP"):
-    SCRIPTS += ["headline", "peers", "sweeps", "profile_ops", "limits"]
+    SCRIPTS += ["headline", "peers", "sweeps", "profile_ops", "limits", "many_requests"]
 
 pytestmark = pytest.mark.slow
 

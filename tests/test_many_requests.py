@@ -116,6 +116,19 @@ def test_an_op_that_mixes_rows_sees_one_request_at_a_time() -> None:
     torch.testing.assert_close(dense, torch.stack(expected))
 
 
+def test_a_request_without_rows_is_not_run_where_rows_are_mixed() -> None:
+    class Greatest(nn.Module):
+        def forward(self, c: Tensor, t: Tensor) -> Tensor:
+            return ((c + t) / t.amax(0, keepdim=True)).sum(1)  # which has no answer for no rows
+
+    draw = torch.Generator().manual_seed(0)
+    context, target = torch.randn(3, 2, generator=draw), torch.randn(6, 2, generator=draw)
+    ranker = rankopt.optimize(Greatest().eval(), {"c": context[:1]}, {"t": target})
+    expected = [ranker({"c": context[i : i + 1]}, {"t": target[rows]}) for i, rows in ((0, [0, 1, 2, 3]), (2, [4, 5]))]
+    torch.testing.assert_close(ranker.many({"c": context}, {"t": target}, lengths=[4, 0, 2]), torch.cat(expected))
+    assert ranker.many({"c": context}, {"t": target[:0]}, lengths=[0, 0, 0]).shape == (0,)
+
+
 def test_gradients_reach_the_original_parameters() -> None:
     ranker = ranker_of("dcnv2")
     requests = requests_of(ranker, (3, 2))

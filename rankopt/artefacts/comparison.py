@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from rankopt.agreement import Agreement, compare
 from rankopt.calls import example_call
+from rankopt.capture import CapturedModel
 from rankopt.errors import InputError, VerificationError
 from rankopt.float64 import run_float64
 from rankopt.ranker import Ranker
@@ -26,14 +27,23 @@ from rankopt.verify import placeholders
 CANDIDATES = (1, 2, 37, 1000)
 """Numbers of candidates at which a file is compared."""
 
-Scorer = Callable[[Request], Sequence[Tensor]]
+Scorer = Callable[[Any], Sequence[Tensor]]
+"""What a file gives for a request, or for the requests of one call."""
+
+
+class Call(Protocol):
+    """A request, or the requests of one call."""
+
+    @property
+    def candidates(self) -> int:
+        """Their number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A request and its scores: in float64, as the original serves them, and by the ranker in float64."""
+    """A call and its scores: in float64, as the original serves them, and by the ranker in float64."""
 
-    request: Request
+    request: Call
     truth: list[Tensor]
     original: list[Tensor]
     rewritten64: list[Tensor] | None
@@ -45,9 +55,11 @@ class Reference:
         return compare(self.truth, self.original, scores, self.rewritten64, self.state_dtype)
 
 
-def references(ranker: Ranker, requests: Sequence[Request]) -> list[Reference]:
-    """The truth for each request."""
-    return [_reference(ranker, request) for request in requests]
+def references(ranker: Ranker, requests: Sequence[Request], original: CapturedModel | None = None) -> list[Reference]:
+    """The truth for each request. `original`: for a ranker that was loaded, and does not know it."""
+    if original is None and ranker.origin is not None:
+        original, _ = ranker.origin
+    return [_reference(ranker, request, original) for request in requests]
 
 
 def draw_requests(ranker: Ranker, examples: Mapping[str, Tensor], seed: int = 0) -> list[Request]:
@@ -58,6 +70,11 @@ def draw_requests(ranker: Ranker, examples: Mapping[str, Tensor], seed: int = 0)
 
 def requests_for(ranker: Ranker, example_inputs: Any) -> list[Request]:
     """Random requests like the example rows; by default in the ranges that the ranker knows of its inputs."""
+    return draw_requests(ranker, examples_for(ranker, example_inputs))
+
+
+def examples_for(ranker: Ranker, example_inputs: Any) -> Mapping[str, Tensor]:
+    """Rows that show the ranges to draw requests from."""
     examples = ranker.examples
     if example_inputs is not None:
         args, kwargs = example_call(example_inputs)
@@ -68,7 +85,7 @@ def requests_for(ranker: Ranker, example_inputs: Any) -> list[Request]:
             "  expected: example rows\n  found: a ranker saved by a version of rankopt that did not keep ranges\n"
             "  fix: export(..., example_inputs=rows), or --example rows.pt"
         )
-    return draw_requests(ranker, examples)
+    return examples
 
 
 def check(runtime: str, scorer: Scorer, found: Sequence[Reference], outputs: Sequence[str]) -> Agreement:
@@ -112,13 +129,12 @@ def _agreement(runtime: str, scorer: Scorer, reference: Reference) -> Agreement:
     return reference.agreement(scores)
 
 
-def _reference(ranker: Ranker, request: Request) -> Reference:
+def _reference(ranker: Ranker, request: Request, captured: CapturedModel | None) -> Reference:
     wide = run_float64(ranker.stages.whole, ranker.arguments(request))
-    with torch.no_grad():
-        scores = ranker.outputs(ranker.context_stage(request.context), request.target)
-    if ranker.origin is None:
+    if captured is None:
+        with torch.no_grad():
+            scores = ranker.outputs(ranker.context_stage(request.context), request.target)
         return Reference(request, _on_cpu(wide), _on_cpu(scores), None, ranker.state_dtype)
-    captured, _ = ranker.origin
     rows = tile(ranker.interface.roles, request)
     truth = run_float64(captured.graph_module, placeholders(captured, rows))
     return Reference(request, _on_cpu(truth), _on_cpu(captured.run(rows)), _on_cpu(wide), ranker.state_dtype)

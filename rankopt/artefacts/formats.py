@@ -30,6 +30,17 @@ class Signature(Enum):
     ROWS = "rows"
 
 
+class Batching(Enum):
+    """How the candidates of many requests come in one call."""
+
+    DENSE = "dense"
+    """[B, N, ...]: as many for each request."""
+    LENGTHS = "lengths"
+    """[R, ...], request after request, and how many each has: lengths [B]."""
+    REQUEST_OF = "request_of"
+    """[R, ...] in any order, and of which request each is: request_of [R]."""
+
+
 CONTEXT, CANDIDATE = "context", "candidate"
 """The two stages, as they stand in the names of their files."""
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from rankopt.artefacts.parts import Part
+from rankopt.artefacts.parts import COUNTED, Part
 from rankopt.artefacts.running import Run
 from rankopt.errors import ExportError
 from rankopt.exporting import tracing_conditions
@@ -33,7 +33,7 @@ def write(program: ExportedProgram, part: Part, path: Path, facts: Mapping[str, 
 
     model = _translated(program, part).model
     _fold(model)
-    _name_rows(model)
+    _name_sizes(model, part)
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
         node.metadata_props.clear()  # the exporter's notes on where each node comes from, longer than the graph
     model.producer_name = "rankopt"
@@ -66,16 +66,21 @@ def _fold(model: Any) -> None:
     )(model)
 
 
-def _name_rows(model: Any) -> None:
-    """Calls the dim that counts rows `candidates`, wherever it stands."""
+def _name_sizes(model: Any, part: Part) -> None:
+    """Calls a dim by what it counts, candidates or requests, wherever it stands."""
     import onnx_ir as ir
 
-    rows = {str(value.shape[0]) for value in model.graph.inputs if len(value.shape) and value.shape.is_dynamic(0)}
+    leading = {port.name: port.leading for port in part.inputs}
+    names = {
+        str(value.shape[i]): COUNTED[count]
+        for value in model.graph.inputs
+        for i, count in enumerate(leading[value.name])
+    }
     values = [output for node in ir.traversal.RecursiveGraphIterator(model.graph) for output in node.outputs]
     for value in (*model.graph.inputs, *values):
         for i, size in enumerate(value.shape or ()):
-            if str(size) in rows:
-                value.shape[i] = ir.SymbolicDim("candidates")
+            if str(size) in names:
+                value.shape[i] = ir.SymbolicDim(names[str(size)])
 
 
 def _translated(program: ExportedProgram, part: Part) -> Any:

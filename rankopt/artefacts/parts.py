@@ -30,12 +30,17 @@ from rankopt.selectors import Role
 EXAMPLE_CANDIDATES = 7
 """Rows with which a part is exported: neither 0 nor 1, which torch would fix."""
 
+COUNTED = {"N": "candidates", "B": "requests", "R": "rows"}
+"""What leads the shapes of inputs: the candidates of a request, requests, the rows of all requests together."""
+
+EXAMPLE_SIZES = {"N": EXAMPLE_CANDIDATES, "B": 3, "R": 5}
+
 
 @dataclass(frozen=True, slots=True)
 class Port:
     """An input of a part.
 
-    `shape` is without the row dim where `has_rows`, else whole; `path` is what the ranker calls the input.
+    `shape` is without the dims that `leading` counts: see `COUNTED`. `path` is what the ranker calls the input.
     """
 
     name: str
@@ -43,16 +48,16 @@ class Port:
     role: str
     shape: tuple[int, ...]
     dtype: torch.dtype
-    has_rows: bool
+    leading: tuple[str, ...] = ()
 
     def example(self) -> Tensor:
         """Zeros that the part can be called with."""
-        rows = (EXAMPLE_CANDIDATES,) if self.has_rows else ()
-        return torch.zeros((*rows, *self.shape), dtype=self.dtype)
+        counted = (EXAMPLE_SIZES[count] for count in self.leading)
+        return torch.zeros((*counted, *self.shape), dtype=self.dtype)
 
     def to_json(self) -> dict[str, Any]:
-        """The input as plain data; N stands for the number of candidates."""
-        shape = ["N", *self.shape] if self.has_rows else list(self.shape)
+        """The input as plain data; sizes that are counted go by their letter in `COUNTED`."""
+        shape = [*self.leading, *self.shape]
         return {
             "name": self.name,
             "path": self.path,
@@ -71,12 +76,13 @@ class Part:
     outputs: tuple[str, ...]
 
     def program(self) -> ExportedProgram:
-        """The part as one program, for any number of candidates.
+        """The part as one program, for any number of candidates, and of requests where it takes several.
 
         A part that reads its context off the first row needs a row, any other holds for no candidates as well.
         """
-        rows = Dim("candidates", min=1 if isinstance(self.module, RowsModule) else 0)
-        shapes = (tuple({0: rows} if port.has_rows else None for port in self.inputs),)
+        least = 1 if isinstance(self.module, RowsModule) else 0
+        sizes = {count: Dim(name, min=least) for count, name in COUNTED.items()}
+        shapes = (tuple({i: sizes[count] for i, count in enumerate(port.leading)} for port in self.inputs),)
         examples = tuple(port.example() for port in self.inputs)
         with tracing_conditions():
             program = torch.export.export(self.module, examples, dynamic_shapes=shapes, strict=False)
@@ -158,7 +164,7 @@ def _first_row(rows: Tensor) -> Tensor:
 
 def whole_part(ranker: Ranker) -> Part:
     """Both stages in one: context and target inputs, each in call order."""
-    ports = _ports(ranker)
+    ports = request_ports(ranker)
     module = StagesModule(ranker.prepared(), *_both(ranker, ports))
     return Part(module, ports, output_names(ranker))
 
@@ -177,16 +183,15 @@ def rows_part(ranker: Ranker, exact: bool = False) -> Part:
 
 def stage_parts(ranker: Ranker) -> dict[str, Part]:
     """The context stage and the candidate stage, each with the weights that it reads."""
-    ports, stages, prepared = _ports(ranker), ranker.stages, ranker.prepared()
-    context = tuple(port for port in ports if port.role == CONTEXT)
-    target = tuple(port for port in ports if port.role != CONTEXT)
-    state = tuple(Port(t.name, t.name, "state", t.shape, t.dtype, False) for t in stages.state)
+    ports, stages, prepared = request_ports(ranker), ranker.stages, ranker.prepared()
+    context, target = of_role(ports, CONTEXT), of_role(ports, Role.TARGET.value)
+    state = tuple(Port(t.name, t.name, "state", t.shape, t.dtype) for t in stages.state)
     first = StagesModule(
         [prepared[i] for i in stages.context_weights],
         [stages.context_stage],
-        [Uses(_all(stages.context_weights), _places(stages.context_inputs, context))],
+        [Uses(_all(stages.context_weights), places(stages.context_inputs, context))],
     )
-    taken = (*_all(state), *(len(state) + i for i in _places(stages.target_inputs, target)))
+    taken = (*_all(state), *(len(state) + i for i in places(stages.target_inputs, target)))
     second = StagesModule(
         [prepared[i] for i in stages.candidate_weights],
         [stages.candidate_stage],
@@ -200,16 +205,15 @@ def stage_parts(ranker: Ranker) -> dict[str, Part]:
 
 def _both(ranker: Ranker, ports: Sequence[Port]) -> tuple[list[fx.GraphModule], list[Uses]]:
     stages = ranker.stages
-    context = [port for port in ports if port.role == CONTEXT]
-    target = [port for port in ports if port.role != CONTEXT]
-    behind = tuple(len(context) + i for i in _places(stages.target_inputs, target))
+    context, target = of_role(ports, CONTEXT), of_role(ports, Role.TARGET.value)
+    behind = tuple(len(context) + i for i in places(stages.target_inputs, target))
     return [stages.context_stage, stages.candidate_stage], [
-        Uses(stages.context_weights, _places(stages.context_inputs, context)),
+        Uses(stages.context_weights, places(stages.context_inputs, context)),
         Uses(stages.candidate_weights, behind),
     ]
 
 
-def _ports(ranker: Ranker) -> tuple[Port, ...]:
+def request_ports(ranker: Ranker) -> tuple[Port, ...]:
     """Every input that the ranker takes, also those that no score depends on: a client passes them all."""
     infos = [(info, role.value) for role in (Role.CONTEXT, Role.TARGET) for info in ranker.interface.expected(role)]
     names = plain_names((info.name, role) for info, role in infos)
@@ -218,15 +222,21 @@ def _ports(ranker: Ranker) -> tuple[Port, ...]:
 
 def _port(name: str, info: InputInfo, role: str) -> Port:
     if info.shape is None:
-        return Port(name, info.name, role, (), info.dtype, False)
+        return Port(name, info.name, role, (), info.dtype)
     if role == CONTEXT:
-        return Port(name, info.name, role, (1, *info.shape), info.dtype, False)
-    return Port(name, info.name, role, info.shape, info.dtype, True)
+        return Port(name, info.name, role, (1, *info.shape), info.dtype)
+    return Port(name, info.name, role, info.shape, info.dtype, ("N",))
 
 
-def _places(paths: Sequence[str], ports: Sequence[Port]) -> tuple[int, ...]:
-    places = {port.path: i for i, port in enumerate(ports)}
-    return tuple(places[path] for path in paths)
+def of_role(ports: Sequence[Port], role: str) -> tuple[Port, ...]:
+    """The inputs of one kind: context, target, or state."""
+    return tuple(port for port in ports if port.role == role)
+
+
+def places(paths: Sequence[str], ports: Sequence[Port]) -> tuple[int, ...]:
+    """Where the inputs of these paths stand among `ports`."""
+    known = {port.path: i for i, port in enumerate(ports)}
+    return tuple(known[path] for path in paths)
 
 
 def _all(items: Sequence[Any]) -> tuple[int, ...]:
@@ -236,7 +246,7 @@ def _all(items: Sequence[Any]) -> tuple[int, ...]:
 def output_names(ranker: Ranker) -> tuple[str, ...]:
     """The outputs by their place in what the original returns: `score`, `top_0`; `scores` where it returns a tensor."""
     paths = _output_paths(ranker)
-    taken = {port.name for port in _ports(ranker)} | {info.name for info in ranker.interface.inputs}
+    taken = {port.name for port in request_ports(ranker)} | {info.name for info in ranker.interface.inputs}
     named = [f"output_{path}" if path.isdigit() or re.sub(r"\W", "_", path) in taken else path for path in paths]
     return tuple(plain_names((name, str(i)) for i, name in enumerate(named)))
 

@@ -6,7 +6,8 @@ parts --torch.export--> programs --format--> files in a temporary folder --run--
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from torch import Tensor
 from rankopt import saved
 from rankopt.agreement import Agreement
 from rankopt.artefacts import aoti_package, onnx_model, torch_program
-from rankopt.artefacts.comparison import CANDIDATES, Scorer, check, references, requests_for
+from rankopt.artefacts.comparison import CANDIDATES, Scorer, check, examples_for, references, requests_for
 from rankopt.artefacts.formats import (
     CANDIDATE,
     CONTEXT,
+    Batching,
     Format,
     Signature,
     description_path,
@@ -27,6 +29,8 @@ from rankopt.artefacts.formats import (
     format_of,
     stage_path,
 )
+from rankopt.artefacts.many_comparison import DENSE, RAGGED, Requests, many_references
+from rankopt.artefacts.many_parts import many_part, many_stage_parts
 from rankopt.artefacts.parts import (
     Part,
     output_names,
@@ -55,12 +59,16 @@ RUNTIMES = {
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What to write: the file (which names the format), one file or one per stage, and how it is called."""
+    """What to write: the file (which names the format), one file or one per stage, and how it is called.
+
+    `many`: how the candidates of many requests come in one call; None for one request per call.
+    """
 
     path: Path
     stages: bool = False
     signature: Signature = Signature.REQUEST
     single_file: int = onnx_model.SINGLE_FILE
+    many: Batching | None = None
 
     @property
     def format(self) -> Format:
@@ -70,7 +78,8 @@ class Order:
     @property
     def is_ranker(self) -> bool:
         """Whether a saved ranker is meant, which `rankopt.load` reads."""
-        return self.format is Format.PROGRAM and not self.stages and self.signature is Signature.REQUEST
+        plain = not self.stages and self.signature is Signature.REQUEST and self.many is None
+        return self.format is Format.PROGRAM and plain
 
     def check(self, overwrite: bool) -> None:
         """Finds out before the work what is in its way. Raises OutputError."""
@@ -80,6 +89,12 @@ class Order:
                 f"cannot write {self.path}: stages take a request in two parts, and rows are not in parts.\n"
                 "  expected: two stages, or the original's signature\n"
                 "  fix: leave out stages=True (--stages) or signature='rows' (--signature rows)"
+            )
+        if self.many is not None and self.signature is Signature.ROWS:
+            raise OutputError(
+                f"cannot write {self.path}: rows of the original repeat one request, so they cannot hold many.\n"
+                "  expected: many requests per call, or the original's signature\n"
+                "  fix: leave out many=... (--many) or signature='rows' (--signature rows)"
             )
         for path in files_of(self.path, self.stages):
             require_writable(path, overwrite)
@@ -96,9 +111,11 @@ class Export:
     """What ran it."""
     agreement: Agreement
     candidates: tuple[int, ...]
-    """Numbers of candidates at which it was compared."""
+    """Numbers of candidates, per request, at which it was compared."""
     state_dtype: torch.dtype | None = None
     """What the state is rounded to, if it is."""
+    requests: tuple[int, ...] = ()
+    """Numbers of requests per call at which it was compared; none of a file for one request."""
 
     @property
     def bytes(self) -> int:
@@ -115,15 +132,29 @@ def signature_of(name: str) -> Signature:
         raise InputError(f"there is no signature '{name}'.\n  expected: {known}\n  fix: name one of them") from None
 
 
+def batching_of(name: str | None) -> Batching | None:
+    """A way to put many requests in one call by its name. Raises InputError for one that does not exist."""
+    try:
+        return None if name is None else Batching(name)
+    except ValueError:
+        known = ", ".join(f"'{batching.value}'" for batching in Batching)
+        raise InputError(
+            f"there is no way '{name}' to put many requests in one call.\n  expected: {known}\n  fix: name one of them"
+        ) from None
+
+
 def export(ranker: Ranker, order: Order, overwrite: bool = False, example_inputs: Any = None) -> Export:
     """Writes a ranker for a serving stack, all files or none. See `Ranker.export`."""
     order.check(overwrite)
     _require_numpy_state(ranker, order)
-    found = references(ranker, requests_for(ranker, example_inputs))
+    if order.many is None:
+        found = references(ranker, requests_for(ranker, example_inputs))
+    else:
+        found = many_references(ranker, examples_for(ranker, example_inputs), order.many)
     agreements: list[Agreement] = []
 
     def fill(folder: Path) -> None:
-        inside = Order(folder / order.path.name, order.stages, order.signature, order.single_file)
+        inside = replace(order, path=folder / order.path.name)
         with torch.no_grad():
             scorer = _write_stages(ranker, inside) if order.stages else _write_one(ranker, inside)
             agreements.append(check(RUNTIMES[order.format], scorer, found, output_names(ranker)))
@@ -131,7 +162,16 @@ def export(ranker: Ranker, order: Order, overwrite: bool = False, example_inputs
             _describe(ranker, inside, agreements[0])
 
     files = write_together(order.path, fill, overwrite)
-    return Export(tuple(files), RUNTIMES[order.format], agreements[0], CANDIDATES, ranker.state_dtype)
+    candidates, requests = _compared(order)
+    return Export(tuple(files), RUNTIMES[order.format], agreements[0], candidates, ranker.state_dtype, requests)
+
+
+def _compared(order: Order) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Numbers of candidates per request, and of requests per call, at which a file is compared."""
+    if order.many is None:
+        return CANDIDATES, ()
+    calls = DENSE if order.many is Batching.DENSE else RAGGED
+    return tuple(sorted({n for lengths in calls for n in lengths})), tuple(len(lengths) for lengths in calls)
 
 
 def _require_numpy_state(ranker: Ranker, order: Order) -> None:
@@ -154,6 +194,10 @@ def _write_one(ranker: Ranker, order: Order) -> Scorer:
     if order.is_ranker:
         saved.save(ranker, path)
         return lambda request: torch_program.run_saved_ranker(path, request)
+    if order.many is not None:
+        part, batching = many_part(ranker, order.many), order.many
+        run_many = _write_part(ranker, part, path, order)
+        return lambda requests: run_many(requests.arguments(part, batching))
     if order.format is Format.PROGRAM:
         part = rows_part(ranker)
         torch_program.save(torch_program.drop_in_program(ranker), path, _facts(ranker, part))
@@ -196,20 +240,30 @@ def _facts(ranker: Ranker, part: Part) -> dict[str, Any]:
 
 def _write_stages(ranker: Ranker, order: Order) -> Scorer:
     """Writes both stages; returns what gives the scores of one after the other."""
-    parts = stage_parts(ranker)
+    parts = _stage_parts(ranker, order)
     runs = {stage: _write_part(ranker, part, stage_path(order.path, stage), order) for stage, part in parts.items()}
 
-    def score(request: Request) -> list[Tensor]:
-        results = runs[CONTEXT](request_arguments(parts[CONTEXT], request))
+    def arguments(part: Part, given: Request | Requests, state: Mapping[str, Tensor] | None = None) -> Any:
+        if isinstance(given, Request):
+            return request_arguments(part, given, state)
+        assert order.many is not None
+        return given.arguments(part, order.many, state)
+
+    def score(given: Request | Requests) -> list[Tensor]:
+        results = runs[CONTEXT](arguments(parts[CONTEXT], given))
         state = dict(zip(parts[CONTEXT].outputs, results, strict=True))
-        return runs[CANDIDATE](request_arguments(parts[CANDIDATE], request, state))
+        return runs[CANDIDATE](arguments(parts[CANDIDATE], given, state))
 
     return score
 
 
+def _stage_parts(ranker: Ranker, order: Order) -> dict[str, Part]:
+    return stage_parts(ranker) if order.many is None else many_stage_parts(ranker, order.many)
+
+
 def _describe(ranker: Ranker, order: Order, agreement: Agreement) -> None:
     """Writes the JSON about both stages and the state between them."""
-    parts = stage_parts(ranker)
+    parts = _stage_parts(ranker, order)
     stages = {
         stage: {
             "file": stage_path(order.path, stage).name,
@@ -227,15 +281,17 @@ def _describe(ranker: Ranker, order: Order, agreement: Agreement) -> None:
         }
         for tensor in ranker.stages.state
     ]
+    candidates, requests = _compared(order)
     description = {
         "format": DESCRIPTION_FORMAT,
         "versions": {"rankopt": __version__, "torch": torch.__version__},
         **asdict(ranker.variant.version()),
         "state_dtype": None if ranker.state_dtype is None else str(ranker.state_dtype).removeprefix("torch."),
+        "many": None if order.many is None else order.many.value,
         **stages,
         "state": state,
         "state_bytes": sum(tensor.bytes for tensor in ranker.stages.state),
         "flops_saved_per_state_byte": None if ranker.report is None else ranker.report.saved_per_byte,
-        "compared": {"candidates": list(CANDIDATES), **asdict(agreement)},
+        "compared": {"candidates": list(candidates), "requests": list(requests), **asdict(agreement)},
     }
     description_path(order.path).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")

@@ -221,7 +221,7 @@ def _dims_at(*positions: int) -> Callable[[Emitter, Expr, Any, Any], fx.Node | N
 
 def _joined(e: Emitter, expr: Expr, args: Any, kwargs: Any) -> fx.Node | None:
     """cat and stack."""
-    if kwargs or not all(x.batched and x.expr.dims for x in args[0]):
+    if kwargs or not all(x.batched and (x.expr.dims or expr.target is aten.stack.default) for x in args[0]):
         return None
     dim = args[1] if len(args) > 1 else 0
     dim = dim % len(expr.dims) + 1
@@ -247,23 +247,32 @@ def _as_it_is(e: Emitter, expr: Expr, args: Any, kwargs: Any) -> fx.Node | None:
 def _mm(e: Emitter, expr: Expr, args: Any, kwargs: Any) -> fx.Node | None:
     """Two matrices per request are a batched product; a weight multiplies the rows of all requests at once."""
     a, b = args
-    if not a.batched:
-        return None
     if b.batched:
-        return e.call(aten.bmm.default, a.node, b.node, kind=kind_of(expr))
+        return e.call(aten.bmm.default, _for_each(e, a), b.node, kind=kind_of(expr))
     return _apart(e, expr, e.call(aten.mm.default, _together(e, a), b.node), a)
 
 
 def _addmm(e: Emitter, expr: Expr, args: Any, kwargs: Any) -> fx.Node | None:
     bias, a, b = args
-    if kwargs or not a.batched:
+    if kwargs:
         return None
     if b.batched:
         addend = _aligned(e, 2, bias)
-        return e.call(aten.baddbmm.default, addend, a.node, b.node, kind=kind_of(expr))
+        return e.call(aten.baddbmm.default, addend, _for_each(e, a), b.node, kind=kind_of(expr))
+    if not a.batched:
+        return None
     if not bias.batched and len(bias.expr.dims) == 1:
         return _apart(e, expr, e.call(aten.addmm.default, bias.node, _together(e, a), b.node), a)
-    return None
+    product = _apart(e, expr, e.call(aten.mm.default, _together(e, a), b.node), a)
+    return e.call(aten.add.Tensor, product, _aligned(e, 2, bias), kind=kind_of(expr))
+
+
+def _for_each(e: Emitter, a: Given) -> fx.Node:
+    """A matrix per request; of a weight a view, which a batched product reads in place."""
+    if a.batched:
+        return a.node
+    node = e.call(aten.unsqueeze.default, a.node, 0)
+    return e.call(aten.expand.default, node, [e.requests, -1, -1])
 
 
 def _together(e: Emitter, a: Given) -> fx.Node:
@@ -294,7 +303,8 @@ Law = Callable[[Emitter, Expr, Any, Any], fx.Node | None]
 LAWS: dict[Any, Law] = {
     aten.reshape.default: _reshape, aten.view.default: _reshape, aten.expand.default: _expand,
     aten.permute.default: _permute, aten.transpose.int: _dims_at(1, 2), aten.unsqueeze.default: _dims_at(1),
-    aten.squeeze.dim: _dims_at(1), aten.select.int: _dims_at(1), aten.slice.Tensor: _dims_at(1),
+    aten.squeeze.dim: _dims_at(1), aten.squeeze.dims: _dims_at(1), aten.unflatten.int: _dims_at(1),
+    aten.select.int: _dims_at(1), aten.slice.Tensor: _dims_at(1),
     aten.softmax.int: _dims_at(1), aten._softmax.default: _dims_at(1), aten._safe_softmax.default: _dims_at(1),
     aten.sum.dim_IntList: _dims_at(1), aten.mean.dim: _dims_at(1),
     aten.amax.default: _dims_at(1), aten.amin.default: _dims_at(1),

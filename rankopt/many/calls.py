@@ -7,7 +7,7 @@
     scores = ranker.many.candidate_stage(state, target, lengths=lengths)
 
 The scores of each request are those of a call of its own. One request goes the way of one request; requests that cannot
-be one call (`derivation.Cannot`) are run one by one.
+be one call (`forms.Cannot`) are run one by one.
 """
 
 from __future__ import annotations
@@ -58,9 +58,24 @@ class Many:
     ) -> Outputs:
         """The tensors of the output as a flat tuple, in the order of the original's."""
         shared, requests = self._inputs.context(context, self._device)
+        if requests == 1:
+            return self._single(shared, target, request_of, lengths)
         if requests is None:  # every input is a scalar, so there is one state for all
             return self._outputs(self._plan.context(shared, 1), None, target, request_of, lengths)
         return self._outputs(self._plan.context(shared, requests), requests, target, request_of, lengths)
+
+    def _single(
+        self, shared: Mapping[str, Tensor], target: Mapping[str, Any], request_of: Any, lengths: Any
+    ) -> Outputs:
+        """One request, with as little as possible around the call of its own."""
+        if request_of is None and lengths is None:
+            own, (found, _) = self._inputs.dense(target, self._device)
+            require_same_number(1, found)
+            rows = {name: tensor.select(0, 0) if tensor.dim() else tensor for name, tensor in own.items()}
+            return tuple([x.unsqueeze(0) for x in self._plan.single(shared, rows)])
+        own, count = self._inputs.rows(target, self._device)
+        batch_of(count, 1, request_of, lengths, self._device)  # raises where they do not fit
+        return self._plan.of_rows(self._plan.single(shared, own))
 
     def context_stage(self, context: Mapping[str, Any]) -> State:
         """The states of many requests, by name, each [B, ...]; what only depends on scalars is as for one request."""

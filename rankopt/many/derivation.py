@@ -1,22 +1,15 @@
-"""The many-request form of a candidate stage: its graph, node by node, with values in up to two forms.
-
-    SHARED      as it is: weights, scalars, what depends on no request
-    REQUESTS    [B, ...]: a state, and what is made of states alone
-    FLAT        the rows of all requests as if they were one request's
-    SPLIT       [B, ...] with the rows of each request inside: a view in a dense call, padded in a ragged one
+"""The many-request form of a candidate stage: its graph, node by node, with values in up to two forms (`forms`).
 
 A call on weights and rows stays FLAT. Where a state comes in, a dense call splits the rows, which costs nothing. A
 ragged one gives every row its state where the call is elementwise, and splits the rows where it is a product: a state
-is never repeated for a product. What mixes rows is exact request by request, so a dense call splits it; a ragged one
-cannot.
+is never repeated for a product. (A product of rows and weights to which a state is added is no product with a state.)
+What mixes rows is exact request by request, so a dense call splits it; a ragged one cannot.
 """
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from enum import Enum
 from typing import Any
 
 from torch import fx
@@ -24,43 +17,15 @@ from torch.utils import _pytree as pytree
 
 from rankopt.axes import Rows
 from rankopt.many.apart import keeps_rows_apart, row_dim
-from rankopt.many.batched import Emitter, Given, Kind, batched, is_pointwise, is_random, kind_of
+from rankopt.many.batched import Emitter, Given, batched, is_pointwise, is_random, kind_of
+from rankopt.many.forms import INDEX, Cannot, Form, Forms, Held
 from rankopt.many.places import Place, Places
 from rankopt.program import Expr, Leaf, Stage, aten
 
-
-class Cannot(Exception):
-    """The calls of several requests cannot be one: the reason, for the report."""
-
-
-class Form(Enum):
-    """How a value of one request stands for those of all."""
-
-    SHARED = "shared"
-    REQUESTS = "requests"
-    FLAT = "flat"
-    SPLIT = "split"
-
-
-@dataclass(slots=True)
-class Held:
-    """A value in the forms that it is needed in."""
-
-    expr: Expr
-    forms: dict[Form, fx.Node] = field(default_factory=dict[Form, fx.Node])
-
-    @property
-    def has_rows(self) -> bool:
-        """Whether it differs from row to row."""
-        return Form.FLAT in self.forms or Form.SPLIT in self.forms
-
-
 PRODUCTS = frozenset({aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default, aten.linear.default})
 
-
-INDEX = ("request_of", "padded", "slot_of")
-"""Further arguments of a ragged graph: the request of each row [R]; a row for each place in a padded layout [B, L],
-where L is the length of the longest request; and the place of each row in it, flat [R]."""
+SUMS: dict[Any, Any] = {aten.addmm.default: aten.mm.default, aten.baddbmm.default: aten.bmm.default}
+"""Products to which something is added, and the product alone."""
 
 
 class Derivation:
@@ -81,9 +46,12 @@ class Derivation:
         self.places = Places()
         self.held: dict[fx.Node, Held] = {}
         self.sizes: dict[tuple[fx.Node, Form], fx.Node] = {}
-        self.pads = False
+        self.forms = Forms(self.emitter, self.places, ragged)
+
+    @property
+    def pads(self) -> bool:
         """Whether a ragged graph reads the padded layout."""
-        self.index: dict[str, fx.Node] = {}
+        return self.forms.pads
 
     def derive(self, single: fx.GraphModule, name: str) -> fx.GraphModule:
         """The graph for many requests. Raises Cannot where there is none."""
@@ -102,8 +70,9 @@ class Derivation:
     def _arguments(self, nodes: Sequence[fx.Node]) -> None:
         copies = [self.graph.placeholder(str(node.target)) for node in nodes]
         if self.ragged:
-            self.index = {name: self.graph.placeholder(name) for name in INDEX}
-            padded = self.index["padded"]
+            index = self.forms.index
+            index |= {name: self.graph.placeholder(name) for name in INDEX}
+            padded = index["padded"]
             self.emitter.requests = self.emitter.call(aten.sym_size.int, padded, 0)
             self.emitter.longest = self.emitter.call(aten.sym_size.int, padded, 1)
         for node, copy in zip(nodes, copies, strict=True):
@@ -159,8 +128,10 @@ class Derivation:
             self._mixing(node, held)
         elif not per_request and self._stays_flat(expr, rows):
             self._emit_flat(node, held)
-        elif self._may_gather(expr, read, rows):
-            self._emit_gathered(node, held)
+        elif self._adds_state(node):
+            self._emit_sum(node, held)
+        elif self._may_join(expr, read, rows, counts):
+            self._emit_joined(node, held)
         else:
             self._emit_split(node, held)
 
@@ -171,14 +142,34 @@ class Derivation:
             expr.shape is None and not any(x in self.held for x in node.all_input_nodes)
         )
 
-    def _may_gather(self, expr: Expr, read: Sequence[Held], rows: Sequence[Held]) -> bool:
-        """Whether rows may get their states before the call: not for a product, nor where rows are folded."""
+    def _may_join(self, expr: Expr, read: Sequence[Held], rows: Sequence[Held], counts: bool) -> bool:
+        """Whether flat rows may meet their states in this call: where it is elementwise, and rows are not folded.
+
+        A dense call does so where splitting the rows would move them.
+        """
         place = self.places.of(expr)
-        if not self.ragged or place is None or place.before * place.after > 1 or not self._any_flat(rows):
+        if place is None or place.before * place.after > 1 or not self._any_flat(rows):
             return False
         if any(not x.expr.shape and x.expr.dtype != y.expr.dtype for x in read for y in read):
             return False  # a tensor without dims has less to say about the result's type than one with
-        return expr.target is aten.expand.default or is_pointwise(expr.target)
+        if self.ragged:
+            return expr.target is aten.expand.default or is_pointwise(expr.target)
+        aligned = all(Form.FLAT in x.forms and self._reaches(x.expr, expr, place) for x in rows)
+        return is_pointwise(expr.target) and not place.leads and not counts and bool(rows) and aligned
+
+    def _reaches(self, operand: Expr, result: Expr, place: Place) -> bool:
+        """Whether the rows of an operand stand where those of the result do, counted from the last dim."""
+        return self.places.of(operand) == Place(place.dim - len(result.dims) + len(operand.dims))
+
+    def _adds_state(self, node: fx.Node) -> bool:
+        """Whether a state is added to a product that has none."""
+        place = self.places.of(node.meta["expr"])
+        if node.target not in SUMS or node.kwargs or place is None or place.before * place.after > 1:
+            return False
+        addend, *factors = (self.held[x] for x in node.args)  # type: ignore[index]
+        rows = [x for x in factors if x.has_rows]
+        alone = not any(Form.REQUESTS in x.forms for x in factors)
+        return Form.REQUESTS in addend.forms and alone and self._stays_flat(node.meta["expr"], rows)
 
     def _any_flat(self, rows: Sequence[Held]) -> bool:
         return not rows or any(Form.FLAT in x.forms for x in rows)
@@ -222,105 +213,50 @@ class Derivation:
             return
         if self.emitter.longest is None:
             raise Cannot("no target input has rows")
-        self.pads |= self.ragged
+        self.forms.pads |= self.ragged
         held.forms[form] = self._batched(node, Form.SPLIT)
 
-    def _emit_gathered(self, node: fx.Node, held: Held) -> None:
-        """An elementwise call in which every row has got the state of its request."""
-        place, ndim = self.places.of(held.expr), len(held.expr.dims)
+    def _emit_joined(self, node: fx.Node, held: Held) -> None:
+        """An elementwise call of flat rows and their states."""
+        place = self.places.of(held.expr)
         assert place is not None
+        join = self._per_row if self.ragged else self.forms.opened
+        ndim = len(held.expr.dims)
 
-        def flat(x: fx.Node) -> fx.Node:
-            if x not in self.held:
-                return self._size(x, Form.FLAT)
-            if Form.REQUESTS in self.held[x].forms:
-                return self._per_row(self.held[x], place, ndim)
-            return self._get(self.held[x], Form.SHARED if not self.held[x].has_rows else Form.FLAT)
+        def joined(x: fx.Node) -> fx.Node:
+            return join(self.held[x], place, ndim) if x in self.held else self._size(x, Form.FLAT)
 
-        args, kwargs = fx.map_arg((node.args, node.kwargs), flat)
-        held.forms[Form.FLAT] = self.emitter.call(node.target, *args, kind=held.expr, **kwargs)
-
-    # -------------------------------------------------------------------------------------------------- forms
-
-    def _get(self, held: Held, form: Form) -> fx.Node:
-        """A value in a form, converted once."""
-        if form not in held.forms:
-            if Form.SHARED in held.forms:
-                return held.forms[Form.SHARED]
-            place = self.places.of(held.expr)
-            if place is None:
-                raise Cannot(f"the rows of {held.expr.origin.node} are folded in a way that is not known")
-            held.forms[form] = self._split(held, place) if form is Form.SPLIT else self._flatten(held, place)
-        return held.forms[form]
-
-    def _split(self, held: Held, place: Place) -> fx.Node:
-        """[.., R, ..] -> [B, .., N, ..]"""
-        e, node = self.emitter, held.forms[Form.FLAT]
-        if self.ragged:
-            self.pads = True
-            node = self._take(node, place, self._padded_places())
-        inner = e.sizes([Rows(place.after)])
-        outer = [place.before] if place.before > 1 else []
-        node = e.call(aten.unflatten.int, node, place.dim, [*outer, e.requests, *inner])
-        at, ndim = place.dim + len(outer), len(held.expr.dims) + 1 + len(outer)
-        node = self._moved(node, at, 0, ndim)
-        if outer:
-            node = e.call(aten.flatten.using_ints, node, place.dim + 1, place.dim + 2)
-        node.meta["expr"] = kind_of(held.expr)
-        return node
-
-    def _flatten(self, held: Held, place: Place) -> fx.Node:
-        """[B, .., N, ..] -> [.., R, ..]"""
-        e, node = self.emitter, held.forms[Form.SPLIT]
-        outer = place.before > 1
-        if outer:
-            inner = e.sizes([Rows(place.after)])
-            node = e.call(aten.unflatten.int, node, place.dim + 1, [place.before, *inner])
-        node = self._moved(node, 0, place.dim + outer, len(held.expr.dims) + 1 + outer)
-        node = e.call(aten.flatten.using_ints, node, place.dim, place.dim + 1 + outer, kind=held.expr)
-        if self.ragged:
-            node = self._take(node, place, self.index["slot_of"])
-            node.meta["expr"] = held.expr
-        return node
-
-    def _padded_places(self) -> fx.Node:
-        if "flat" not in self.index:
-            self.index["flat"] = self.emitter.call(aten.flatten.using_ints, self.index["padded"], 0, 1)
-        return self.index["flat"]
-
-    def _take(self, node: fx.Node, place: Place, rows: fx.Node) -> fx.Node:
-        """The given rows, in their order, of a flat tensor."""
-        e = self.emitter
-        outer = [place.before] if place.before > 1 else []
-        inner = [place.after] if place.after > 1 else []
-        if not outer and not inner:
-            return e.call(aten.index_select.default, node, place.dim, rows)
-        node = e.call(aten.unflatten.int, node, place.dim, [*outer, -1, *inner])
-        node = e.call(aten.index_select.default, node, place.dim + len(outer), rows)
-        return e.call(aten.flatten.using_ints, node, place.dim, place.dim + len(outer) + len(inner))
-
-    def _moved(self, node: fx.Node, source: int, to: int, ndim: int) -> fx.Node:
-        if source == to:
-            return node
-        order = [dim for dim in range(ndim) if dim != source]
-        order.insert(to, source)
-        return self.emitter.call(aten.permute.default, node, order)
+        args, kwargs = pytree.tree_map_only(fx.Node, joined, (node.args, node.kwargs))
+        self._emit_rows(held, place, self.emitter.call(node.target, *args, **kwargs))
 
     def _per_row(self, held: Held, place: Place, ndim: int) -> fx.Node:
-        """The state of the request of each row, with the rows at `place` of a result that has `ndim` dims."""
-        e, dims = self.emitter, held.expr.dims
-        node = e.call(aten.index_select.default, held.forms[Form.REQUESTS], 0, self.index["request_of"])
-        behind = place.dim - (ndim - len(dims))  # the dim of the state that rows are broadcast along
-        if behind < 0:  # the state has no such dim: rows lead, and there are `-behind` dims of one between
-            for _ in range(-behind - 1):
-                node = e.call(aten.unsqueeze.default, node, 1)
-            shape: tuple[Any, ...] = (Rows(), *[1] * (-behind - 1), *dims)
-        else:
-            node = self._moved(node, 0, behind, len(dims) + 1)
-            node = e.call(aten.squeeze.dim, node, behind + 1)
-            shape = (*dims[:behind], Rows(), *dims[behind + 1 :])
-        node.meta["expr"] = Kind(shape, held.expr.dtype)
-        return node
+        if Form.REQUESTS in held.forms:
+            return self.forms.per_row(held, place, ndim)
+        return self.forms.get(held, Form.FLAT)
+
+    def _emit_sum(self, node: fx.Node, held: Held) -> None:
+        """A product of rows and weights, and the state of each row added to it."""
+        place, ndim = self.places.of(held.expr), len(held.expr.dims)
+        assert place is not None
+        addend, *factors = node.args
+        flat = [self.forms.get(self.held[x], Form.FLAT) for x in factors]  # type: ignore[index]
+        state = self.held[addend]  # type: ignore[index]
+        if self.ragged:
+            self._emit_rows(held, place, self.emitter.call(node.target, self._per_row(state, place, ndim), *flat))
+            return
+        product = self.emitter.call(SUMS[node.target], *flat, kind=held.expr)
+        pair = [self.forms.opened(x, place, ndim) for x in (Held(held.expr, {Form.FLAT: product}), state)]
+        self._emit_rows(held, place, self.emitter.call(aten.add.Tensor, *pair))
+
+    def _emit_rows(self, held: Held, place: Place, result: fx.Node) -> None:
+        """Notes a result for all rows: flat in a ragged call, [.., B, N, ..] in a dense one."""
+        if self.ragged:
+            result.meta["expr"] = held.expr
+            held.forms[Form.FLAT] = result
+            return
+        held.forms[Form.FLAT] = self.forms.closed(result, held.expr, place)
+        if place.leads:
+            held.forms[Form.SPLIT] = result
 
     # -------------------------------------------------------------------------------------------------- arguments
 
@@ -328,7 +264,7 @@ class Derivation:
         """The call of one request as it is, on values in one form."""
 
         def convert(x: fx.Node) -> fx.Node:
-            return self._get(self.held[x], form) if x in self.held else self._size(x, form)
+            return self.forms.get(self.held[x], form) if x in self.held else self._size(x, form)
 
         args, kwargs = fx.map_arg((node.args, node.kwargs), convert)
         expr: Expr = node.meta["expr"]
@@ -350,7 +286,9 @@ class Derivation:
         held = self.held[x]
         if Form.SHARED in held.forms:
             return Given(held.forms[Form.SHARED], held.expr, batched=False)
-        return Given(self._get(held, Form.REQUESTS if Form.REQUESTS in held.forms else form), held.expr, batched=True)
+        return Given(
+            self.forms.get(held, Form.REQUESTS if Form.REQUESTS in held.forms else form), held.expr, batched=True
+        )
 
     def _repeated(self, node: fx.Node, expr: Expr) -> fx.Node:
         """What is the same for all requests, with a leading request dim."""
@@ -377,7 +315,7 @@ class Derivation:
             if self.emitter.longest is None:
                 raise Cannot("no target input has rows")
             return self.emitter.longest
-        return self.emitter.call(aten.sym_size.int, self._get(self.held[source], Form.FLAT), 0)
+        return self.emitter.call(aten.sym_size.int, self.forms.get(self.held[source], Form.FLAT), 0)
 
     # -------------------------------------------------------------------------------------------------- results
 
@@ -388,10 +326,10 @@ class Derivation:
         if self.ragged:
             if row_dim(held.expr) is None:
                 raise Cannot("an output does not have one dim of rows")
-            return self._get(held, Form.FLAT)
+            return self.forms.get(held, Form.FLAT)
         if Form.SHARED in held.forms:
             return self._repeated(held.forms[Form.SHARED], held.expr)
-        return self._get(held, Form.REQUESTS if Form.REQUESTS in held.forms else Form.SPLIT)
+        return self.forms.get(held, Form.REQUESTS if Form.REQUESTS in held.forms else Form.SPLIT)
 
 
 def _counts_rows(expr: Expr) -> bool:

@@ -135,6 +135,8 @@ def _by_lengths(rows: int, requests: int | None, lengths: Tensor) -> Batch:
             f"the lengths add up to {sum(counts)}, but there are {rows} rows of candidates.\n"
             "  fix: lengths[b] is the number of candidates of request b, 0 or more"
         )
+    if len(counts) == 1:
+        return Batch(lengths.new_zeros(rows), counts)
     index = torch.arange(len(counts), device=lengths.device).repeat_interleave(lengths, output_size=rows)
     return Batch(index, counts)
 

@@ -36,7 +36,7 @@ class Batch:
         return self.requests * max(self.lengths, default=0)
 
     def layout(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The arguments `derivation.INDEX` of a ragged graph."""
+        """The arguments `forms.INDEX` of a ragged graph."""
         lengths = torch.tensor(self.lengths, dtype=torch.int64, device=self.request_of.device)
         return (self.request_of, *padded_layout(self.request_of, lengths, max(self.lengths, default=0)))
 
@@ -59,19 +59,37 @@ class Batch:
         return Group(requests, rows, Batch(renumbered[rows], lengths))
 
 
-def padded_layout(request_of: Tensor, lengths: Tensor, longest: int) -> tuple[Tensor, Tensor]:
+def owners(lengths: Tensor, rows: int) -> Tensor:
+    """The request of each of `rows` rows that come request after request: lengths [B] -> [R]."""
+    first = lengths.cumsum(0) - lengths
+    started = lengths.new_zeros(rows + 1).scatter_add(0, first, torch.ones_like(first))
+    return started.cumsum(0).narrow(0, 0, rows) - 1
+
+
+def row_counts(request_of: Tensor, requests: int) -> Tensor:
+    """How many rows each request has: request_of [R] -> [B]."""
+    return request_of.new_zeros(requests).scatter_add(0, request_of, torch.ones_like(request_of))
+
+
+def longest(lengths: Tensor) -> Tensor:
+    """The number of rows of the longest request, a tensor without dims; 0 where there is none."""
+    return torch.cat([lengths, lengths.new_zeros(1)]).amax(0)
+
+
+def padded_layout(request_of: Tensor, lengths: Tensor, longest: int, grouped: bool = False) -> tuple[Tensor, Tensor]:
     """`padded` [B, L] and `slot_of` [R]: a row for each place of a padded layout, and the place of each row.
 
     A place without a row of its own gets another one of its request's, whose result nobody reads; in an empty request
-    it gets any row.
+    it gets any row. `grouped`: the rows come request after request, and need no sorting.
     """
-    order = torch.argsort(request_of, stable=True)
-    owner = request_of.index_select(0, order)
     first = lengths.cumsum(0) - lengths
     counted = torch.arange(longest, device=request_of.device)
     places = first.unsqueeze(1) + torch.minimum(counted.unsqueeze(0), (lengths - 1).clamp_min(0).unsqueeze(1))
     places = torch.minimum(places, (lengths.sum() - 1).clamp_min(0))
+    position = torch.arange(request_of.shape[0], device=request_of.device)
+    if grouped:
+        return places, request_of * longest + position - first.index_select(0, request_of)
+    owner, order = torch.sort(request_of)
+    slots = owner * longest + position - first.index_select(0, owner)
     padded = order.index_select(0, places.flatten()).reshape(places.shape)
-    position = torch.arange(request_of.shape[0], device=request_of.device) - first.index_select(0, owner)
-    slots = owner * longest + position
-    return padded, torch.zeros_like(slots).index_copy(0, order, slots)
+    return padded, torch.zeros_like(slots).scatter(0, order, slots)

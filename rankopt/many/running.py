@@ -32,6 +32,11 @@ class ManyVariant:
         results = variant.stages.candidate_stage.graph.output_node().args[0]
         self._outputs: list[Expr] = [node.meta["expr"] for node in results]  # type: ignore[union-attr]
 
+    def single(self, shared: Inputs, target: Inputs) -> Outputs:
+        """The outputs of one request, in a call of its own."""
+        prepared, variant = self.variant.prepared(), self.variant
+        return variant.run_candidates(prepared, variant.run_context(prepared, shared), target)
+
     # -------------------------------------------------------------------------------------------------- context
 
     def context(self, shared: Inputs, requests: int) -> Tensors:
@@ -39,7 +44,9 @@ class ManyVariant:
         stages, prepared = self.variant.stages, self.variant.prepared()
         if not requests:
             return {t.name: self._empty_state(t.name, t.shape, t.dtype) for t in stages.state}
-        if requests == 1 or isinstance(self.many.context, str):
+        if requests == 1:
+            return self._joined([self.variant.run_context(prepared, shared)])
+        if isinstance(self.many.context, str):
             return self._joined([self.variant.run_context(prepared, _of(shared, b)) for b in range(requests)])
         weights = [prepared[i] for i in stages.context_weights]
         results = _run(self.many.context)(*weights, *(shared[name] for name in stages.context_inputs))
@@ -63,7 +70,8 @@ class ManyVariant:
 
     def state_of(self, state: Inputs, request: int) -> Tensors:
         """The state of one request."""
-        return {name: value[request] if name in self.many.batched else value for name, value in state.items()}
+        batched = self.many.batched
+        return {name: value.select(0, request) if name in batched else value for name, value in state.items()}
 
     # -------------------------------------------------------------------------------------------------- candidates
 
@@ -92,7 +100,10 @@ class ManyVariant:
         return self._call(graph, state, target, batch.layout())
 
     def _one(self, state: Inputs, target: Inputs) -> Outputs:
-        outputs = self.variant.run_candidates(self.variant.prepared(), self.state_of(state, 0), target)
+        return self.of_rows(self.variant.run_candidates(self.variant.prepared(), self.state_of(state, 0), target))
+
+    def of_rows(self, outputs: Outputs) -> Outputs:
+        """The outputs of one request as those of a ragged call."""
         return tuple(x if _counts(e) else x.unsqueeze(0) for e, x in zip(self._outputs, outputs, strict=True))
 
     def _by_length(self, graph: Runnable, state: Inputs, target: Inputs, batch: Batch) -> Outputs:
@@ -108,8 +119,12 @@ class ManyVariant:
     def _one_by_one(self, state: Inputs, target: Inputs, batch: Batch) -> Outputs:
         prepared, run = self.variant.prepared(), self.variant.run_candidates
         order = torch.argsort(batch.request_of, stable=True)
-        parts = order.split(list(batch.lengths))
-        each = [run(prepared, self.state_of(state, b), _picked(target, rows)) for b, rows in enumerate(parts)]
+        parts = list(enumerate(order.split(list(batch.lengths))))
+        if all(_counts(expr) for expr in self._outputs):  # a request without rows has no scores to give
+            parts = [(b, rows) for b, rows in parts if len(rows)]
+        if not parts:
+            return self._none((), 0)
+        each = [run(prepared, self.state_of(state, b), _picked(target, rows)) for b, rows in parts]
         return self._in_order(each, order)
 
     def _in_order(self, parts: Sequence[Outputs], rows: Tensor) -> Outputs:
@@ -157,7 +172,7 @@ def _of(shared: Inputs, request: int) -> Tensors:
 
 
 def _of_rows(target: Inputs, request: int) -> Tensors:
-    return {name: tensor[request] if tensor.dim() else tensor for name, tensor in target.items()}
+    return {name: tensor.select(0, request) if tensor.dim() else tensor for name, tensor in target.items()}
 
 
 def _picked(target: Inputs, rows: Tensor) -> Tensors:

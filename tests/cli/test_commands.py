@@ -12,6 +12,7 @@ from click.testing import Result
 
 import rankopt
 from rankopt.cli import split_selectors
+from rankopt.many.calls import Many
 from rankopt.report.tree import Report
 
 
@@ -214,3 +215,18 @@ def test_diff_of_what_is_no_ranker(run, model: Path, tmp_path: Path) -> None:
         assert "fix: " in result.stderr
     assert run("diff", model, model, model).exit_code == 2
     assert run("diff").exit_code == 2
+
+
+def test_verify_many_requests_in_one_call(run, model: Path, ranker: Path) -> None:
+    result = run("verify", model, ranker, "--many", "3", "--candidates", "4", "--candidates", "9")
+    assert result.exit_code == 0, result.output
+    assert "3 requests in one call: identical: float64" in result.stdout
+
+
+def test_verify_many_requests_that_differ(run, model: Path, ranker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = Many.scores
+    monkeypatch.setattr(Many, "scores", lambda *given, **index: tuple(x + 1 for x in honest(*given, **index)))
+    result = run("verify", model, ranker, "--many", "2", "--json", "-")
+    assert result.exit_code == 3
+    assert '"identical": false' in result.stdout
+    assert "2 requests in one call do not have the scores of the original" in result.stderr

@@ -112,3 +112,20 @@ def test_an_onnx_model_in(run, tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert "Mystery: 'Gather_user'" in result.stderr
     assert not (tmp_path / "f.onnx").exists()
+
+
+def test_many_requests_per_call(run, ranker: Path, module, tmp_path: Path) -> None:
+    result = run("export", ranker, "-o", tmp_path / "many.onnx", "--many", "lengths")
+    assert result.exit_code == 0, result.output
+    assert "in calls of 1, 3, 5 requests" in " ".join(result.stdout.split())
+    feed = FEED | {"user_id": torch.tensor([3, 7, 4]), "lengths": torch.tensor([0, 1, 1])}
+    with torch.no_grad():
+        scores = module(torch.tensor([7, 4]), FEED["item_id"], FEED["x"])
+    torch.testing.assert_close(scores_of(tmp_path / "many.onnx", feed), scores)
+
+
+def test_many_requests_and_rows_of_the_original(run, ranker: Path, tmp_path: Path) -> None:
+    result = run("export", ranker, "-o", tmp_path / "many.onnx", "--many", "dense", "--signature", "rows")
+    assert result.exit_code == 2
+    assert "they cannot hold many" in result.stderr
+    assert list(tmp_path.iterdir()) == []
