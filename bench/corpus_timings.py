@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from corpus_checks import Subject
 from harness import interleaved
-from serving import PreparedRanker, RowsModel, onnx_session
+from serving import RowsModel, flat_inputs, onnx_session, ranker_session, with_rows
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
@@ -78,30 +78,17 @@ class Stopwatch:
         return lambda: original(*args, **kwargs), lambda: rewritten(request.context, request.target)
 
     def _onnxruntime(self, ranker: Ranker, request: Request, rows: Mapping[str, Tensor]) -> tuple[Call, Call]:
-        # Contexts and targets apart: the two parts of a packed input have one name.
-        context = {f"context.{name}": request.context[name] for name in ranker.stages.context_inputs}
-        target = {f"target.{name}": request.target[name] for name in ranker.stages.target_inputs}
-        flat = {**context, **target}
+        flat = flat_inputs(ranker, request)
         if "original" not in self._sessions:
             examples = self.subject.captured.examples
             model = RowsModel(self.subject.model, self.subject.captured.call)
-            self._sessions["original"] = onnx_session(model, examples, _with_rows(examples), self.threads)
+            self._sessions["original"] = onnx_session(model, examples, with_rows(examples), self.threads)
         code = ranker.stages.whole.code
         if code not in self._sessions:
-            examples = {**context, **{name: _ten(value) for name, value in target.items()}}
-            self._sessions[code] = onnx_session(PreparedRanker(ranker), examples, _with_rows(target), self.threads)
+            self._sessions[code] = ranker_session(ranker, request, self.threads)
         original, rewritten = self._sessions["original"], self._sessions[code]
         return lambda: original(rows), lambda: rewritten(flat)
 
 
 def _scores(result: Any) -> list[np.ndarray[Any, Any]]:
     return [np.asarray(leaf) for leaf in pytree.tree_leaves(result)]
-
-
-def _with_rows(inputs: Mapping[str, Tensor]) -> set[str]:
-    return {name for name, value in inputs.items() if value.dim()}
-
-
-def _ten(value: Tensor) -> Tensor:
-    """Ten rows to export with: a graph exported at one row would hold for one row."""
-    return value[:1].repeat(10, *[1] * (value.dim() - 1)) if value.dim() else value

@@ -9,31 +9,21 @@ is. Where a file is missing the page says so.
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import figures
+from cells import LOSS, geometric_mean, load, most_threads, number, of_threads, table, times
+from compiler_tables import compile_growth, compile_ratios, fuzzed, predicted
 from harness import RESULTS
 
 from rankopt.zoo.table import markdown
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-LOSS = 0.97
-"""A ratio below this counts as slower."""
 BACKENDS = ("eager, fresh heap", "eager, warm heap", "onnxruntime", "inductor")
-
-Results = dict[str, Any]
-
-
-def load(name: str, folder: Path = RESULTS) -> Results:
-    """The results of a script that are none of its errors; empty where it was not run."""
-    path = folder / f"{name}.json"
-    results = json.loads(path.read_text())["results"] if path.exists() else {}
-    return {key: result for key, result in results.items() if "error" not in result}
 
 
 def renew(page: Path = PAGE, folder: Path = RESULTS) -> list[Path]:
@@ -47,32 +37,6 @@ def renew(page: Path = PAGE, folder: Path = RESULTS) -> list[Path]:
         page.with_suffix(""), {name: load(name, folder) for name in ("paper_tables", "peers", "sweeps")}
     )
     return [page, *plots]
-
-
-def of_threads(results: Results, threads: int, prefix: str = "") -> list[dict[str, Any]]:
-    return [found for key, found in results.items() if found["threads"] == threads and key.startswith(prefix)]
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], script: str) -> str:
-    return markdown(head, rows) if rows else f"Not measured yet: `python bench/{script}.py`."
-
-
-def times(ratio: float | None) -> str:
-    """A ratio, in bold where it is a loss."""
-    if ratio is None:
-        return "-"
-    return f"**{ratio:.2f}x**" if ratio < LOSS else f"{ratio:.2f}x"
-
-
-def number(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
-
-
-def geometric_mean(values: Iterable[float]) -> float:
-    logs = [math.log(value) for value in values]
-    return math.exp(sum(logs) / len(logs))
 
 
 # ----------------------------------------------------------------------------------------------------------- tables
@@ -225,7 +189,7 @@ def peers(threads: int) -> Callable[[Path], str]:
 
 def peer_facts(folder: Path) -> str:
     rows = []
-    for found in of_threads(load("peers", folder), 2) or of_threads(load("peers", folder), 1):
+    for found in most_threads(load("peers", folder)):
         facts = found["facts"]
         who = [name for name in ("original", "once", "mari", "rankopt", "expert") if name in facts]
         of = {name: facts.get(name, {}) for name in ("original", "once", "mari", "rankopt", "expert")}
@@ -248,7 +212,7 @@ def peer_facts(folder: Path) -> str:
 
 def candidates_sweep(backend: str) -> Callable[[Path], str]:
     def made(folder: Path) -> str:
-        found = of_threads(load("sweeps", folder), 2, "candidates")
+        found = most_threads(load("sweeps", folder), "candidates")
         counts = sorted({int(count) for sweep in found for count in sweep["at"]})
         rows = [
             [sweep["model"], *(times(_at(sweep, str(count), backend, "rankopt")) for count in counts)]
@@ -272,7 +236,7 @@ def _at(sweep: Mapping[str, Any], value: str, backend: str, who: str) -> float |
 def shapes_sweep(folder: Path) -> str:
     rows = []
     for axis in ("context", "target", "width"):
-        for sweep in of_threads(load("sweeps", folder), 2, f"{axis}, "):
+        for sweep in most_threads(load("sweeps", folder), f"{axis}, "):
             cells = ", ".join(f"{value}: {times(_at(sweep, value, 'eager', 'rankopt'))}" for value in sweep["at"])
             rows.append([axis, sweep["model"], cells])
     return table(["axis", "model", "ratio at"], rows, "sweeps")
@@ -281,7 +245,7 @@ def shapes_sweep(folder: Path) -> str:
 def requests_sweep(folder: Path) -> str:
     rows = [
         [sweep["model"], value, *(times(of["ratios"]["eager"].get(who)) for who in ("original, one by one", "rankopt"))]
-        for sweep in of_threads(load("sweeps", folder), 2, "requests")
+        for sweep in most_threads(load("sweeps", folder), "requests")
         for value, of in sweep["at"].items()
     ]
     return table(["model", "requests of 100", "original, one by one", "rankopt, one by one"], rows, "sweeps")
@@ -290,7 +254,7 @@ def requests_sweep(folder: Path) -> str:
 def limits(folder: Path) -> str:
     who = ("original", "rankopt", "expert")
     rows = []
-    for found in of_threads(load("limits", folder), 2):
+    for found in most_threads(load("limits", folder)):
         of, reached = found["limits"], found["reached"]
         least = [f"{number(of[name]['least ms'])} ms" if name in of else "-" for name in who]
         shares = [
@@ -416,6 +380,10 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "gpu": gpu,
     "profiles": profiles,
     "losses": losses,
+    "predicted": predicted,
+    "compile_ratios": compile_ratios,
+    "compile_growth": compile_growth,
+    "fuzzed": fuzzed,
 }
 
 

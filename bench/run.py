@@ -19,6 +19,7 @@ from running import Clock
 HERE = Path(__file__).parent
 SHARES = {
     "headline": 15, "paper_tables": 15, "peers": 30, "mari": 5, "sweeps": 20, "profile_ops": 5, "limits": 10,
+    "prediction": 25,
 }  # fmt: skip
 """The scripts, what matters most first, and their shares."""
 

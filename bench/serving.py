@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from rankopt.calls import CallSignature
 from rankopt.ranker import Ranker
+from rankopt.requests import Request
 
 
 class PreparedRanker(nn.Module):
@@ -93,3 +94,27 @@ def onnx_session(
             configure(options)
         session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return OnnxCall(session, inputs)
+
+
+def flat_inputs(ranker: Ranker, request: Request) -> dict[str, Tensor]:
+    """A request by the names of a session. The two parts of a packed input have one name, so each says whose it is."""
+    context = {f"context.{name}": request.context[name] for name in ranker.stages.context_inputs}
+    return {**context, **{f"target.{name}": request.target[name] for name in ranker.stages.target_inputs}}
+
+
+def ranker_session(ranker: Ranker, request: Request, threads: int) -> OnnxCall:
+    """A function that runs a ranker under ONNX Runtime on what `flat_inputs` returns, for any number of candidates."""
+    flat = flat_inputs(ranker, request)
+    target = {name: value for name, value in flat.items() if name.startswith("target.")}
+    ten = {name: _ten(value) for name, value in target.items()}
+    return onnx_session(PreparedRanker(ranker), {**flat, **ten}, with_rows(target), threads)
+
+
+def with_rows(inputs: Mapping[str, Tensor]) -> set[str]:
+    """The names of inputs that have a row per candidate."""
+    return {name for name, value in inputs.items() if value.dim()}
+
+
+def _ten(value: Tensor) -> Tensor:
+    """Ten rows to export with: a graph exported at one row would hold for one row."""
+    return value[:1].repeat(10, *[1] * (value.dim() - 1)) if value.dim() else value

@@ -90,16 +90,36 @@ def pair_cost(w: Workspace, x: Sketch, y: Sketch, kept: Collection[Axis]) -> flo
         grows = written > 2 * (x.volume(n) + y.volume(n))
         return w.profile.gather * written * 4 if grows else 0.0
     if not r.inner or not (r.left or r.right):
-        return w.profile.call + w.profile.element * written * inner + w.profile.broadcast * _runs(w, x, y)
+        return w.profile.call + w.profile.element * written * inner + w.profile.broadcast * _runs(w, x.axes, y.axes)
+    if (summed := _elementwise_cost(w, x.axes, y.axes, r)) < _product_cost(w, r):
+        return summed
     apart = r.batch and ROW not in r.batch and ROW in (*r.left, *r.right)
     moved_back = 0.5 * w.profile.move(written, max(right, 1)) if apart else 0.0  # sooner or later
     return w.profile.call + w.profile.product(batch, left, right, inner) + _copy_cost(w, x, y, r) + moved_back
 
 
-def _runs(w: Workspace, x: Sketch, y: Sketch) -> float:
+def _product_cost(w: Workspace, r: Roles) -> float:
+    """Price of a matrix product, without copies."""
+    batch, inner, left, right = (volume(group, w.candidates) for group in (r.batch, r.inner, r.left, r.right))
+    return w.profile.call + w.profile.product(batch, left, right, inner)
+
+
+def _elementwise_cost(w: Workspace, x: Group, y: Group, r: Roles) -> float:
+    """Price of a batch of matrix-vector products as an elementwise product and a sum, where that may be cheaper.
+
+    A matrix in a batch has its own set-up, whatever its size.
+    """
+    if not r.batch or (r.left and r.right):
+        return math.inf
+    elements = volume((*r.batch, *r.inner, *r.left, *r.right), w.candidates)
+    each = w.profile.element + w.profile.reduced
+    return 2 * w.profile.call + each * elements + w.profile.broadcast * _runs(w, x, y)
+
+
+def _runs(w: Workspace, x: Group, y: Group) -> float:
     """How many runs of neighbours an elementwise product has, along which each factor is whole or repeated."""
-    order = ops.merge_axes([x.axes, y.axes])
-    kinds = [(axis in x.axes, axis in y.axes) for axis in order]
+    order = ops.merge_axes([x, y])
+    kinds = [(axis in x, axis in y) for axis in order]
     first = len(order)
     while first and kinds[first - 1] == kinds[-1]:
         first -= 1
@@ -225,7 +245,7 @@ def multiply(w: Workspace, product: Operand | Product) -> Operand:
     x, y, r = o.x, o.y, o.roles
     if not r.inner:
         return ops.pointwise(w, w.program.mul, [x, y])
-    if not r.left and not r.right and r.batch:
+    if r.batch and (not (r.left or r.right) or _elementwise_cost(w, x.axes, y.axes, r) < _product_cost(w, r)):
         return ops.reduce(w, aten.sum.dim_IntList, ops.pointwise(w, w.program.mul, [x, y]), r.inner)
     return _unmerge(w, _matrix_product(w, x, y, r), r, o.written)
 
@@ -236,7 +256,7 @@ def multiply_add(w: Workspace, total: Operand, product: Product, scale: float) -
     x, y, r = o.x, o.y, o.roles
     if total.dtype != x.dtype or total.dtype != y.dtype:
         return None
-    if not r.inner or not (r.left or r.right):
+    if not r.inner or not (r.left or r.right) or _elementwise_cost(w, x.axes, y.axes, r) < _product_cost(w, r):
         return None
     r = _in_order(x, y, r)
     addend = _addend(w, total, r)

@@ -38,8 +38,17 @@ UNSHARED = Policy("without sharing", share=False)
 POLICIES: tuple[Policy, ...] = (FULL, LATE, SHARED, SPLIT, DENSE, ONCE, UNCHANGED)
 """In the order in which a draw is decided."""
 
+BY_MERIT = (FULL, UNCHANGED, ONCE, SHARED, SPLIT, DENSE, LATE)
+"""What wins most often first: how a graph is interpreted that is too large for all of them."""
+
 REFINED = 2
 """How many of the cheapest plans are refined."""
+
+FORMS = 5
+"""Interpretations that it takes to refine one, at most."""
+
+EFFORT = 30_000
+"""Nodes that may be interpreted in the search, so that it takes seconds for graphs of any size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +116,13 @@ def alternatives(
 
     A plan that rewrites stands behind the unchanged one unless it is cheaper beyond the profile's doubt. The
     cheapest, `refined` of them, are tried again in other forms, with the parts of their values kept apart and stacked
-    outermost, and each form with the layouts that its readers want.
+    outermost, and each form with the layouts that its readers want. A graph that is too large for that is interpreted
+    `EFFORT` over its nodes times, but under the first three of `BY_MERIT` in any case.
     """
-    plans = [interpret(captured, roles, candidates, policy, passes, profile) for policy in policies]
+    affordable = max(EFFORT // len(captured.graph_module.graph.nodes), 3)
+    chosen = sorted(policies, key=lambda policy: BY_MERIT.index(policy) if policy in BY_MERIT else -1)[:affordable]
+    refined = min(refined, (affordable - len(chosen)) // FORMS)
+    plans = [interpret(captured, roles, candidates, policy, passes, profile) for policy in policies if policy in chosen]
     distinct = {round(plan.time): plan for plan in plans if plan.policy.rewrites}
     for plan in sorted(distinct.values(), key=lambda plan: plan.time)[:refined]:
         forms = [plan, *(interpret(captured, roles, candidates, p, passes, profile) for p in other_forms(plan.policy))]

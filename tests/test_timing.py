@@ -10,6 +10,7 @@ import pytest
 import torch
 from small_ranker import Small, example_rows
 
+from rankopt import plan
 from rankopt.axes import Rows
 from rankopt.errors import FormatError, InputError
 from rankopt.pipeline import capture_with_roles
@@ -94,3 +95,10 @@ def test_a_small_gain_is_not_worth_a_doubt() -> None:
 def test_a_backend_that_is_not_known_is_refused() -> None:
     with pytest.raises(InputError, match="expected: eager, onnxruntime"):
         profile_of("tensorrt")
+
+
+def test_a_large_graph_is_interpreted_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However large it is, it is rewritten, left unchanged and shared without algebra, and the cheapest kept."""
+    captured, roles = capture_with_roles(Small().eval(), ["user_id"], None, example_rows())
+    monkeypatch.setattr(plan, "EFFORT", 1)
+    assert {tried.policy for tried in alternatives(captured, roles, N)} == {plan.FULL, plan.ONCE, plan.UNCHANGED}

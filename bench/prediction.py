@@ -1,0 +1,112 @@
+"""Does the estimate of time know what is fast? Every plan of every model of the corpus, estimated and measured.
+
+    python bench/prediction.py [--candidates 100 500] [--threads 1] [--only DIN zoo/] [--seconds 1800]
+
+For each model, number of candidates and backend (eager, ONNX Runtime), in a process of its own: the different programs
+that the policies lead to, best estimate first, and the unchanged one; their estimated times, and medians of interleaved
+calls. Writes bench/results/prediction.json. Two questions are answered of it in docs/benchmarks.md: how well the
+estimated speedups over the unchanged program rank with the measured ones (Spearman's correlation), and how often the
+program that is picked takes at most 5% longer than the best of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from corpus_checks import Subject
+from corpus_models import corpus
+from running import Clock, Run, heap_of
+from serving import flat_inputs, ranker_session
+
+from rankopt.envelope import Piece
+from rankopt.errors import CaptureError
+from rankopt.pipeline import build, capture_with_roles
+from rankopt.plan import Plan, alternatives
+from rankopt.prices import PROFILES
+from rankopt.ranker import Ranker
+from rankopt.requests import Request
+
+MOST = 6
+"""Programs that are measured of one model; the unchanged one is among them."""
+EXAMPLES = 100
+BACKENDS = ("eager", "onnxruntime")
+
+
+def measure(key: str, candidates: int, backend: str, clock: Clock) -> dict[str, Any]:
+    """The programs of one model: estimated and measured milliseconds."""
+    entry = next(entry for entry in corpus() if entry.key == key)
+    model = entry.model()
+    try:
+        captured, roles = capture_with_roles(model, list(entry.context), None, entry.rows(EXAMPLES))
+    except CaptureError:
+        return {"sentence": "refused", "plans": {}}
+    subject = Subject(entry, model, captured, roles)
+    plans = distinct(alternatives(captured, roles, candidates, profile=PROFILES[backend]))
+    rankers = {plan.policy.name: build(captured, roles, [Piece(candidates, candidates, plan)]) for plan in plans}
+    request, _ = subject.request(candidates, seed=7)
+    prepare = {"eager": eager, "onnxruntime": onnxruntime}[backend]
+    with torch.no_grad():
+        calls = {name: prepare(ranker, request) for name, ranker in rankers.items()}
+        timings = heap_of(calls, max(clock.left, 1.0))
+    found = {
+        plan.policy.name: {"estimated": plan.time / 1e6, "measured": timings[plan.policy.name].median} for plan in plans
+    }
+    best = min(facts["measured"] for facts in found.values())
+    picked = found[plans[0].policy.name]["measured"]
+    return {
+        "model": key,
+        "candidates": candidates,
+        "backend": backend,
+        "picked": plans[0].policy.name,
+        "unchanged": next(plan.policy.name for plan in plans if plan.policy.unchanged),
+        "plans": found,
+        "sentence": f"{len(found)} programs, the one picked takes {picked / best:.2f} times as long as the best",
+    }
+
+
+def distinct(plans: Sequence[Plan]) -> list[Plan]:
+    """The best of them, each program once, and the unchanged one."""
+    found: dict[tuple[int, float], Plan] = {}
+    for plan in plans:
+        found.setdefault((len(plan.exprs), round(plan.time)), plan)
+    kept = list(found.values())[:MOST]
+    unchanged = next(plan for plan in plans if plan.policy.unchanged)
+    return kept if unchanged in kept else [*kept[: MOST - 1], unchanged]
+
+
+def eager(ranker: Ranker, request: Request) -> Any:
+    """A call of the ranker."""
+    return lambda: ranker(request.context, request.target)
+
+
+def onnxruntime(ranker: Ranker, request: Request) -> Any:
+    """A call of a session that runs it."""
+    session = ranker_session(ranker, request, torch.get_num_threads())
+    flat = flat_inputs(ranker, request)
+    return lambda: session(flat)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    def add(parser: Any) -> None:
+        parser.add_argument("--candidates", nargs="*", type=int, default=[100, 500])
+
+    run = Run.of("prediction", __doc__, arguments, add)
+    keys = [entry.key for entry in corpus()]
+    subjects = {
+        f"{key}, {candidates} candidates, {backend}, {threads} threads": (
+            threads,
+            partial(measure, key, candidates, backend),
+        )
+        for threads in run.options.threads[-1:]
+        for candidates in run.options.candidates
+        for backend in BACKENDS
+        for key in (keys[:2] if run.options.quick else keys)
+    }
+    run.measure(subjects)
+
+
+if __name__ == "__main__":
+    main()

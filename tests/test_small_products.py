@@ -1,0 +1,36 @@
+"""A batch of small matrices times vectors is written as an elementwise product and a sum; a matrix has its set-up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rankopt.pipeline import capture_with_roles
+from rankopt.plan import interpret
+from rankopt.prices import PROFILES, Profile
+from rankopt.program import aten
+
+
+class Weighted(nn.Module):
+    """Vectors made of a candidate times a matrix made of it: `[R, fields, width] @ [R, width, 1]`."""
+
+    def __init__(self, fields: int, width: int) -> None:
+        super().__init__()
+        self.shape = fields, width
+        self.matrix, self.vector = nn.Linear(8, fields * width), nn.Linear(8, width)
+
+    def forward(self, context: Tensor, target: Tensor) -> Tensor:
+        x = context + target
+        return torch.bmm(self.matrix(x).tanh().unflatten(1, self.shape), self.vector(x).tanh().unsqueeze(2))
+
+
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
+@pytest.mark.parametrize(("fields", "width", "product"), [(3, 16, aten.sum.dim_IntList), (512, 512, aten.bmm.default)])
+def test_what_is_cheaper_is_written(profile: Profile, fields: int, width: int, product: Any) -> None:
+    model = Weighted(fields, width).eval()
+    captured, roles = capture_with_roles(model, {"context": torch.randn(1, 8)}, {"target": torch.randn(20, 8)}, None)
+    called = {expr.target for expr in interpret(captured, roles, 512, profile=profile).exprs}
+    assert called & {aten.sum.dim_IntList, aten.bmm.default} == {product}
