@@ -455,7 +455,12 @@ def encoder(m: Layers, x: Tensor, first: bool) -> Tensor:
 
 
 @block(
-    is_fields, is_mask, is_vector, form=("none", "where", "times", "fill", "additive"), softmax=(True, False), fits=masks
+    is_fields,
+    is_mask,
+    is_vector,
+    form=("none", "where", "times", "fill", "additive"),
+    softmax=(True, False),
+    fits=masks,
 )
 def din(m: Layers, x: Tensor, mask: Tensor, target: Tensor, form: str, softmax: bool) -> Tensor:
     """Attention of a target over a history."""

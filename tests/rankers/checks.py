@@ -92,7 +92,9 @@ class Case:
 
     def truth(self, request: Request) -> list[Tensor]:
         """The outputs in float64."""
-        return run_float64(self.captured.graph_module, placeholders(self.captured, tile(self.roles, request)), keep=self._note)
+        return run_float64(
+            self.captured.graph_module, placeholders(self.captured, tile(self.roles, request)), keep=self._note
+        )
 
     def _note(self, _: str, value: Tensor) -> None:
         if value.is_floating_point() and value.numel():
@@ -180,7 +182,9 @@ def same_scores(case: Case, policy: Policy, plan: Plan) -> None:
             allowed = max(allowed, distance(old, exact))
             worst = max(worst, distance(new, exact))
     if worst > 2 * allowed + case.floor:
-        raise Mismatch(f"rounding: {worst:.1e} from the truth under '{policy.name}', the original {allowed:.1e}, floor {case.floor:.1e}")
+        raise Mismatch(
+            f"rounding: {worst:.1e} from the truth under '{policy.name}', the original {allowed:.1e}, floor {case.floor:.1e}"
+        )
 
 
 def distance(found: Tensor, truth: Tensor) -> float:
@@ -259,7 +263,9 @@ def poisoned(case: Case, ranker: Ranker) -> None:
             expected = case.original(Request(request.context, target))
             for one, other in zip(found, expected, strict=True):
                 if not torch.equal(one.isnan(), other.isnan()):
-                    raise Mismatch(f"poisoned: NaN at {one.isnan().nonzero().tolist()}, not {other.isnan().nonzero().tolist()}")
+                    raise Mismatch(
+                        f"poisoned: NaN at {one.isnan().nonzero().tolist()}, not {other.isnan().nonzero().tolist()}"
+                    )
 
 
 def same_again(case: Case, ranker: Ranker) -> None:
@@ -321,13 +327,19 @@ def _gradients(case: Case, run: Callable[[], list[Tensor]]) -> dict[str, Tensor]
 
 def optimized(case: Case, ranker: Ranker) -> None:
     """The straight line: the plan that is kept agrees with the model."""
-    context = [role.name if role.role is Role.CONTEXT else f"{role.name}[:, {list(role.context_columns)}]" for role in case.roles if role.role is not Role.TARGET]
+    context = [
+        role.name if role.role is Role.CONTEXT else f"{role.name}[:, {list(role.context_columns)}]"
+        for role in case.roles
+        if role.role is not Role.TARGET
+    ]
     rows = {name.removeprefix("features."): value for name, value in case.given.rows(12).items()}
     scalars = [role.name for role in case.roles if not rows[role.name.removeprefix("features.")].ndim]
     named = [name for name in context if name not in scalars]
     if not named:
         return
-    made = rankopt.optimize(case.model, named, example_inputs={"features": rows}, candidates=case.candidates, backend=case.backend)
+    made = rankopt.optimize(
+        case.model, named, example_inputs={"features": rows}, candidates=case.candidates, backend=case.backend
+    )
     request = case.request(5)
     expected = case.original(request)
     _all_close(case, "optimized", scores(made, request.context, request.target), expected)
