@@ -48,7 +48,7 @@ class Rolled:
         return self.generator.random() < 0.5
 
 
-def draw(seed: int, longest: int = 10) -> Description:
+def draw(seed: int, longest: int = 8) -> Description:
     """The ranker of a seed: at most `longest` steps over some inputs, at least one of them of the candidates."""
     c = Rolled(random.Random(seed))
     sides = ("context", "target") if c.flag() else ("target", "context")
