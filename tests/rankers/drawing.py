@@ -49,7 +49,7 @@ class Rolled:
 
 
 def draw(seed: int, longest: int = 8) -> Description:
-    """The ranker of a seed: at most `longest` steps over some inputs, at least one of them of the candidates."""
+    """The ranker of a seed: 2 to `longest` steps over some inputs, at least one of which is the candidates'."""
     c = Rolled(random.Random(seed))
     sides = ("context", "target") if c.flag() else ("target", "context")
     inputs = [Input("dense", side, 4) for side in sides] if c.flag() else []
@@ -58,12 +58,13 @@ def draw(seed: int, longest: int = 8) -> Description:
         inputs.append(Input(c.pick(("ids", "dense")), "target"))
     output = c.pick(("scores", "column", "tuple", "dict"))
     model = RandomRanker(Description(tuple(inputs), dtype=c.pick(DTYPES), output=output), RUNS)
-    for _ in range(c.integer(2, 2 * longest)):
+    length = c.integer(2, longest)
+    for _ in range(20 * length):  # most of the steps that are drawn fit nothing
         step = a_step(c, model.values)
         longer = step and extended(model, step)
         if longer and longer.values[-1][0].numel() <= LARGEST:
             model = longer
-        if len(model.given.steps) == longest:
+        if len(model.given.steps) == length:
             break
     return model.given
 
