@@ -125,7 +125,7 @@ def shrunk(given: Description, fails: Callable[[Description], bool], patience: i
 
 
 def simplifications(given: Description) -> Iterator[Description]:
-    """Without a step, without an input that nobody reads, with a simpler option."""
+    """Without a step, without an input, with a smaller input, with plainer output, type or options."""
     for i in reversed(range(len(given.steps))):
         number = len(given.inputs) + i
         for instead in (None, *given.steps[i].operands):
@@ -134,6 +134,10 @@ def simplifications(given: Description) -> Iterator[Description]:
     for number in reversed(range(len(given.inputs))):
         if len(given.inputs) > 1 and (smaller := without(given, number, None)) is not None:
             yield smaller
+    for i, item in enumerate(given.inputs):
+        if item.size > 1 and not item.columns:
+            smaller_input = replace(item, size=item.size // 2)
+            yield replace(given, inputs=(*given.inputs[:i], smaller_input, *given.inputs[i + 1 :]))
     if given.output != "scores":
         yield replace(given, output="scores")
     for dtype in (torch.float64, torch.float32):
