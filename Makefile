@@ -29,9 +29,10 @@ demo: $(VENV)/.installed-zoo
 		--context 'features.weekday' --context 'features.history_*' --candidates 512 -o build/din_fast.pt2 --force
 	$(BIN)/rankopt verify build/din.pt2 build/din_fast.pt2
 
-# Twenty thousand random programs beyond those that `make test` draws. FUZZ_ARGS='--seed 1' draws others.
+# Fifty thousand random programs and whole rankers beyond those that `make test` draws, which takes hours of a processor.
+# FUZZ_ARGS='--seed 1' draws others, FUZZ_ARGS='--minutes 10 --jobs 2' does what fits. Writes bench/results/fuzz.json.
 fuzz: $(VENV)/.installed-test
-	$(BIN)/python bench/fuzz.py --programs 20000 $(FUZZ_ARGS)
+	$(BIN)/python bench/fuzz.py --programs 48000 --rankers 2000 $(FUZZ_ARGS)
 
 # Of which `make test` does a few: every model of the zoo through ONNX and back, a reason for every op that stays per
 # candidate, a slice of every benchmark, files for many requests.

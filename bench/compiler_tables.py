@@ -83,7 +83,7 @@ def fuzzed(folder: Path) -> str:
     """What was drawn, and what was found."""
     found = load("fuzz", folder)
     rows = [
-        [kind, number(of["drawn"]), number(of["seconds"]), str(of["failures"])]
+        [kind, f"{of['drawn']:,}", number(of["seconds"]), str(of["failures"])]
         for kind, of in found.items()
         if isinstance(of, dict) and "drawn" in of
     ]

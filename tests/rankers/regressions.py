@@ -1,0 +1,35 @@
+"""Rankers that must stay right, each with the turn at which it is checked: as the fuzzer prints them when shrunk."""
+
+from __future__ import annotations
+
+from rankers.model import Description, Input, Step
+
+REGRESSIONS: dict[str, tuple[int, Description]] = {
+    "attention over a history": (
+        0,
+        Description(
+            inputs=(
+                Input("vectors", "context", 3),
+                Input("mask", "context", 3),
+                Input("dense", "target", 4),
+            ),
+            steps=(
+                Step("din", (0, 1, 2), {"form": "where", "softmax": True}),
+                Step("joined", (3, 2)),
+                Step("tower", (4,), {"layers": 1, "norm": "batch", "act": "dice"}),
+            ),
+        ),
+    ),
+    "pairs of packed fields": (
+        0,
+        Description(
+            inputs=(Input("packed ids", "packed", 4, (0, 2)),),
+            steps=(
+                Step("tables", (0,), {"form": "stack"}),
+                Step("fm", (1,), {"form": "masked"}),
+                Step("cross", (2,), {"form": "linear", "depth": 2}),
+            ),
+            output="dict",
+        ),
+    ),
+}
