@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cells import most_threads
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rankopt.zoo.plots import AFTER, BEFORE, save
 
-THREADS = 2
 COLOURS = ("#1f6fb4", "#d95f02", "#1b9e77", "#7570b3", "#e7298a", "#66a61e", "#a6761d")
 
 
@@ -29,7 +29,7 @@ def draw(folder: Path, results: Mapping[str, Mapping[str, Any]]) -> list[Path]:
 
 def figure2(results: Mapping[str, Any], path: Path) -> bool:
     """Throughput over the number of fields, relative to the original with 8 and 4; a panel per axis, and backend."""
-    runs = [found for key, found in results.items() if key.startswith("figure2") and found["threads"] == THREADS]
+    runs = most_threads(results, "figure2")
     if not runs:
         return False
     figure = Figure(figsize=(7, 4.5), layout="constrained")
@@ -58,7 +58,7 @@ def figure2(results: Mapping[str, Any], path: Path) -> bool:
 
 def candidates(results: Mapping[str, Any], path: Path) -> bool:
     """How many times faster, over the number of candidates."""
-    sweeps = chosen(results, "candidates")
+    sweeps = most_threads(results, "candidates")
     if not sweeps:
         return False
     figure = Figure(figsize=(7, 3), layout="constrained")
@@ -74,7 +74,7 @@ def candidates(results: Mapping[str, Any], path: Path) -> bool:
 
 def shapes(results: Mapping[str, Any], path: Path) -> bool:
     """How many times faster, over the sizes of a model."""
-    axes_of = {axis: chosen(results, f"{axis}, ") for axis in ("context", "target", "width")}
+    axes_of = {axis: most_threads(results, f"{axis}, ") for axis in ("context", "target", "width")}
     if not any(axes_of.values()):
         return False
     figure = Figure(figsize=(7, 2.6), layout="constrained")
@@ -85,10 +85,6 @@ def shapes(results: Mapping[str, Any], path: Path) -> bool:
     figure.axes[0].legend(fontsize=6)
     save(figure, path)
     return True
-
-
-def chosen(results: Mapping[str, Any], prefix: str) -> list[Mapping[str, Any]]:
-    return [found for key, found in results.items() if key.startswith(prefix) and found["threads"] == THREADS]
 
 
 def ratios(axes: Axes, sweeps: Sequence[Mapping[str, Any]], backend: str) -> None:
@@ -103,7 +99,7 @@ def ratios(axes: Axes, sweeps: Sequence[Mapping[str, Any]], backend: str) -> Non
 
 def peers(results: Mapping[str, Any], path: Path) -> bool:
     """All contenders by model, in eager calls on the warm heap."""
-    found = sorted(chosen(results, ""), key=lambda result: result["ratios"]["eager, warm heap"]["rankopt"])
+    found = sorted(most_threads(results), key=lambda result: result["ratios"]["eager, warm heap"]["rankopt"])
     if not found:
         return False
     figure = Figure(figsize=(7, 0.8 + 0.19 * len(found)), layout="constrained")
