@@ -119,13 +119,13 @@ def _at_once(w: Workspace, term: Term) -> bool:
     """Whether a product is evaluated where it arises."""
     if len(term.operands) == 1 and not term.summed:
         return False
-    return not w.policy.defer or len(term.operands) > w.limits.operands or _worth_evaluating(w, term)
+    return not w.policy.defer or len(term.operands) > w.policy.operands or _worth_evaluating(w, term)
 
 
 def _compact(w: Workspace, term: Term) -> Term:
     """A long product made shorter: rank-2 operands that share a summed axis are multiplied, if nothing grows."""
     operands = list(term.operands)
-    while len(operands) > w.limits.operands:
+    while len(operands) > w.policy.operands:
         best: tuple[float, int, int] | None = None
         for i, j in combinations(range(len(operands)), 2):
             x, y = operands[i], operands[j]
@@ -220,7 +220,7 @@ def _contract_sums(w: Workspace, x: Sum, y: Sum, summed: frozenset[Axis]) -> Sum
 
 def _factored(w: Workspace, node: Sum) -> Term:
     """The node as one term: as the short product that it is, or evaluated."""
-    short = len(node.terms) == 1 and 2 * len(node.terms[0].operands) <= w.limits.operands
+    short = len(node.terms) == 1 and 2 * len(node.terms[0].operands) <= w.policy.operands
     return node.terms[0] if short else Term((force(w, node),))
 
 
@@ -307,7 +307,7 @@ def _choose(w: Workspace, x: Sum, y: Sum, summed: frozenset[Axis]) -> tuple[Sequ
 def _too_large(w: Workspace, p: _Factor, q: _Factor) -> bool:
     longest = max(map(len, p.products)) + max(map(len, q.products))
     many = len(p.products) * len(q.products) > w.limits.terms and not (p.forced and q.forced)
-    return longest > 2 * w.limits.operands or many
+    return longest > 2 * w.policy.operands or many
 
 
 def _price(w: Workspace, sketches: tuple[Sketch, ...], gone: frozenset[Axis]) -> float:

@@ -27,7 +27,7 @@ from rankopt.values import Part, Value
 from rankopt.workspace import Policy, Workspace
 
 FULL = Policy("full")
-LATE = Policy("full, evaluated late", reluctance=4.0)
+LATE = Policy("full, evaluated late", reluctance=4.0, operands=4)
 SHARED = Policy("full, shared values evaluated", share_values=True)
 SPLIT = Policy("split only", compose=False, share_values=True)
 DENSE = Policy("no pending sums", defer=False, compose=False)

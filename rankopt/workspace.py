@@ -29,6 +29,9 @@ class Policy:
     reluctance: float = 1.0
     """How many times dearer than it is evaluating a value is taken to be: what one reader has evaluated stays pending
     for no other, and a later one may have had a better use for it."""
+    operands: int = 5
+    """Operands in one pending product. Beyond them rank-2 factors are multiplied, or else the product is evaluated: how
+    a chain of products is cut decides which folds are still to be had, and neither more nor fewer is always better."""
     coalesce: bool = True
     """Join parts of the same rank into one tensor after each elementwise op; otherwise they stay apart as long as they
     can, which saves copies and costs more, smaller calls."""
@@ -52,8 +55,6 @@ class Policy:
 class Limits:
     """Bounds that keep pending values small; beyond them a value is evaluated."""
 
-    operands: int = 5
-    """Operands in one pending product."""
     terms: int = 8
     """Terms in one pending sum."""
     parts: int = 12
