@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 import pytest
 import torch
 from tiny_zoo import tiny
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import rankopt
 from rankopt.errors import InputError, StageError
@@ -162,3 +164,21 @@ def test_rows_that_belong_to_no_request(index: dict[str, list[int]], message: st
     context, target = joined([dict(r.context) for r in requests]), joined([dict(r.target) for r in requests])
     with pytest.raises(InputError, match=message):
         ranker.many(context, target, **index)
+
+
+@pytest.mark.parametrize("name", ["dnn", "dlrm", "autoint", "xdeepfm"])
+def test_flops_are_those_of_a_call_for_each_request(name: str) -> None:
+    """once * B + each * R: nothing of a request is done for a row, and nothing of a row twice."""
+    ranker = ranker_of(name)
+    requests = requests_of(ranker, (4, 4, 4))
+    context = joined([dict(r.context) for r in requests])
+    rows = joined([dict(r.target) for r in requests])
+
+    def flops(call: Callable[[], object]) -> int:
+        with FlopCounterMode(display=False) as counter:
+            call()
+        return counter.get_total_flops()
+
+    single = flops(lambda: ranker(requests[0].context, requests[0].target))
+    assert flops(lambda: ranker.many(context, {n: x.unflatten(0, (3, 4)) for n, x in rows.items()})) == 3 * single
+    assert flops(lambda: ranker.many(context, rows, lengths=(4, 4, 4))) == 3 * single

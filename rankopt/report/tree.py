@@ -265,12 +265,19 @@ class Report:
         """The report in one sentence."""
         return words.sentence(self.before.flops, self.after.flops, self.candidates, self.state_bytes, self.unchanged)
 
+    @property
+    def many_requests(self) -> str:
+        """The FLOPs of a call of B requests with R rows in all (R = B N where all have N candidates), as a formula."""
+        return f"{self.after.flops.once:.0f} * B + {self.after.flops.each:.0f} * R"
+
     def to_json(self) -> dict[str, Any]:
-        """The report as dicts, lists, strings and numbers, with the two figures about the state that follow from it."""
+        """The report as dicts, lists, strings and numbers, with the figures that follow from it: about the
+        state, and the work of many requests as a formula."""
         return {
             **encoding.encode(self),
             "state_bytes": self.state_bytes,
             "flops_saved_per_state_byte": self.saved_per_byte,
+            "many_requests": self.many_requests,
         }
 
     @staticmethod

@@ -301,6 +301,12 @@ def test_json_round_trip(name: str) -> None:
     assert json.loads(json.dumps(report)) == report
 
 
+def test_many_requests_are_a_formula(dlrm: Any) -> None:
+    report = dlrm.report
+    formula = report.to_json()["many_requests"]
+    assert eval(formula, {"B": 1, "R": report.candidates}) == report.after.flops.at(report.candidates)
+
+
 def test_json_of_a_verified_report(dlrm: Any) -> None:
     again = json.loads(json.dumps(dlrm.report))
     assert again == dlrm.report
