@@ -16,13 +16,24 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.export import ExportedProgram
+from torch.export import Dim, ExportedProgram
 
 from rankopt.artefacts.formats import CANDIDATE, CONTEXT, Batching, plain_names
-from rankopt.artefacts.parts import Part, Port, StagesModule, Uses, of_role, output_names, places, request_ports
+from rankopt.artefacts.parts import (
+    COUNTED,
+    Part,
+    Port,
+    StagesModule,
+    Uses,
+    of_role,
+    output_names,
+    places,
+    request_ports,
+)
 from rankopt.errors import ExportError
 from rankopt.many.rows import longest, owners, padded_layout, row_counts
 from rankopt.many.stages import Runnable
+from rankopt.programs import input_values
 from rankopt.ranker import Ranker
 from rankopt.selectors import Role
 
@@ -40,9 +51,26 @@ class ManyPart(Part):
         others. Reshapes decide that anew in every call, so the conditions would refuse sizes for which the program
         holds. That inputs are of the same requests is still checked.
         """
-        program = super().program()
+        try:
+            program = super().program()
+        except Exception:  # torch cannot prove every condition that it makes, though it may hold for all sizes
+            program = self.exported(dict.fromkeys(COUNTED, Dim.AUTO))
+            self._require_any_size(program)
         program._guards_code = []
         return program
+
+    def _require_any_size(self, program: ExportedProgram) -> None:
+        """Raises ExportError where torch has fixed a size that is counted, or taken two of them for one."""
+        found: dict[str, set[str]] = {count: set() for port in self.inputs for count in port.leading}
+        for port, value in zip(self.inputs, input_values(program).values(), strict=True):
+            for count, size in zip(port.leading, value.shape, strict=False):
+                found[count].add(str(size))
+        symbols = [str(size) for sizes in found.values() for size in sizes]
+        if any(symbol.isdigit() for symbol in symbols) or len(set(symbols)) != len(found):
+            raise ExportError(
+                f"torch.export fixes a number of requests or candidates: {found}.\n"
+                "  expected: a program for any of them\n  fix: export a file for one request per call"
+            )
 
 
 class ManyModule(StagesModule):
