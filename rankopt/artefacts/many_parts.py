@@ -11,7 +11,7 @@ program works out itself; the rows of each request are padded to the longest of 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -29,6 +29,8 @@ from rankopt.artefacts.parts import (
     output_names,
     places,
     request_ports,
+    stage_parts,
+    whole_part,
 )
 from rankopt.errors import ExportError
 from rankopt.many.rows import longest, owners, padded_layout, row_counts
@@ -41,8 +43,12 @@ STATE, INDEX = "state", "index"
 """The roles of what a request hands to its candidates, and of what says whose each row is."""
 
 
+@dataclass(frozen=True, slots=True)
 class ManyPart(Part):
     """A part whose calls hold many requests."""
+
+    single: Part
+    """The part for one request."""
 
     def program(self) -> ExportedProgram:
         """The part as one program, for any number of requests and candidates.
@@ -52,7 +58,7 @@ class ManyPart(Part):
         holds. That inputs are of the same requests is still checked.
         """
         try:
-            program = super().program()
+            program = Part.program(self)
         except Exception:  # torch cannot prove every condition that it makes, though it may hold for all sizes
             program = self.exported(dict.fromkeys(COUNTED, Dim.AUTO))
             self._require_any_size(program)
@@ -120,7 +126,7 @@ def many_part(ranker: Ranker, batching: Batching) -> Part:
     ]
     graphs = [first.functional, second.functional]
     module = ManyModule(ports, batching, second.pads, ranker.prepared(), graphs, uses)
-    return ManyPart(module, ports, output_names(ranker))
+    return ManyPart(module, ports, output_names(ranker), whole_part(ranker))
 
 
 def many_stage_parts(ranker: Ranker, batching: Batching) -> dict[str, Part]:
@@ -141,9 +147,10 @@ def many_stage_parts(ranker: Ranker, batching: Batching) -> dict[str, Part]:
     inputs = (*state, *target, *index)
     alone = ManyModule(context, batching, False, weights[0], [first.functional], uses[:1])
     behind = ManyModule(inputs, batching, second.pads, weights[1], [second.functional], uses[1:])
+    single = stage_parts(ranker)
     return {
-        CONTEXT: ManyPart(alone, context, tuple(port.name for port in state)),
-        CANDIDATE: ManyPart(behind, inputs, output_names(ranker)),
+        CONTEXT: ManyPart(alone, context, tuple(port.name for port in state), single[CONTEXT]),
+        CANDIDATE: ManyPart(behind, inputs, output_names(ranker), single[CANDIDATE]),
     }
 
 
