@@ -35,6 +35,7 @@ from rankopt.artefacts.parts import (
 from rankopt.errors import ExportError
 from rankopt.many.rows import longest, owners, padded_layout, row_counts
 from rankopt.many.stages import Runnable
+from rankopt.onnx_runtime import reason
 from rankopt.programs import input_values
 from rankopt.ranker import Ranker
 from rankopt.selectors import Role
@@ -60,9 +61,21 @@ class ManyPart(Part):
         try:
             program = Part.program(self)
         except Exception:  # torch cannot prove every condition that it makes, though it may hold for all sizes
-            program = self.exported(dict.fromkeys(COUNTED, Dim.AUTO))
-            self._require_any_size(program)
+            program = self._for_any_size()
         program._guards_code = []
+        return program
+
+    def _for_any_size(self) -> ExportedProgram:
+        """The program where torch shall not prove that it holds for all sizes: the comparison will tell."""
+        try:
+            program = self.exported(dict.fromkeys(COUNTED, Dim.AUTO))
+        except Exception as error:  # torch raises whatever its layers raise
+            raise ExportError(
+                f"many requests per call cannot be written: {reason(error)}\n"
+                "  expected: ops that torch.export follows for any number of requests\n"
+                "  fix: export a file for one request per call"
+            ) from error
+        self._require_any_size(program)
         return program
 
     def _require_any_size(self, program: ExportedProgram) -> None:

@@ -62,7 +62,7 @@ def test_one_request_runs_the_graph_of_one(tmp_path: Path) -> None:
 
 
 def test_calls_without_requests_or_rows(tmp_path: Path) -> None:
-    """And no state is repeated for a product: the matrix of a request is multiplied once, whatever the number of rows."""
+    """And no state is repeated for a product: a matrix of a request is multiplied once, for all of its rows."""
     ranker = attending()
     ragged = ranker.many.plan.many.ragged
     assert not isinstance(ragged, str)
