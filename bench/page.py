@@ -244,7 +244,8 @@ def shapes_sweep(folder: Path) -> str:
         for sweep in found:
             cells = ", ".join(f"{value}: {times(_at(sweep, value, 'eager', 'rankopt'))}" for value in sweep["at"])
             rows.append([axis, sweep["model"], cells])
-    return table(["axis", "model", "ratio at"], rows, "sweeps", measured)
+    plot = "\n\n![Ratio over the sizes of a model](benchmarks/shapes.svg)" if rows else ""
+    return table(["axis", "model", "ratio at"], rows, "sweeps", measured) + plot
 
 
 def requests_sweep(folder: Path) -> str:
