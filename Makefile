@@ -45,6 +45,7 @@ sweep: $(VENV)/.installed-test
 bench: $(VENV)/.installed-zoo
 	$(BIN)/python bench/run.py $(BENCH_ARGS)
 	$(BIN)/python bench/compile_time.py
+	$(BIN)/python bench/compile_time.py --nodes
 
 # Linear compression on a GPU; says so and does nothing where there is none.
 bench-gpu: $(VENV)/.installed-zoo
