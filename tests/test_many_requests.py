@@ -131,6 +131,41 @@ def test_a_request_without_rows_is_not_run_where_rows_are_mixed() -> None:
     assert ranker.many({"c": context}, {"t": target[:0]}, lengths=[0, 0, 0]).shape == (0,)
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_a_matrix_that_the_model_repeats_is_multiplied_once_per_request(first: bool) -> None:
+    class Repeating(nn.Module):
+        def forward(self, matrix: Tensor, rows: Tensor) -> Tensor:
+            matrix = torch.tanh(matrix)
+            return torch.relu(matrix @ rows if first else rows.transpose(1, 2) @ matrix).flatten(1).sum(1)
+
+    draw = torch.Generator().manual_seed(0)
+    shape = (6, 8) if first else (8, 6)
+    context = torch.randn(3, *shape, generator=draw).double()
+    target = torch.randn(6, 8, 5, generator=draw).double()
+    ranker = rankopt.optimize(Repeating().eval(), {"matrix": context[:1]}, {"rows": target}, candidates=100_000)
+    parts = target.split([3, 1, 2])
+    single = [ranker({"matrix": context[i : i + 1]}, {"rows": part}) for i, part in enumerate(parts)]
+    order = torch.tensor([5, 0, 3, 1, 4, 2])
+    request_of = torch.tensor([0, 0, 0, 1, 2, 2])[order]
+    with torch.no_grad():
+        found = ranker.many({"matrix": context}, {"rows": target[order]}, request_of=request_of)
+        close(found, torch.cat(single)[order])
+        dense = ranker.many({"matrix": context}, {"rows": target.unflatten(0, (3, 2))})
+    apart = [ranker({"matrix": context[i : i + 1]}, {"rows": target[2 * i : 2 * i + 2]}) for i in range(3)]
+    close(dense, torch.stack(apart))
+    ragged = ranker.many.plan.many.ragged
+    assert not isinstance(ragged, str)
+    products = [n for n in ragged.functional.graph.nodes if n.target in (torch.ops.aten.bmm.default,)]
+    assert len(products) == 1
+    assert "expand" not in ragged.functional.code
+
+
+def test_a_state_that_is_added_to_a_product_needs_no_padding() -> None:
+    ragged = ranker_of("dnn").many.plan.many.ragged
+    assert not isinstance(ragged, str)
+    assert not ragged.pads
+
+
 def test_gradients_reach_the_original_parameters() -> None:
     ranker = ranker_of("dcnv2")
     requests = requests_of(ranker, (3, 2))

@@ -11,18 +11,32 @@ program works out itself; the rows of each request are padded to the longest of 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.export import ExportedProgram
+from torch.export import Dim, ExportedProgram
 
 from rankopt.artefacts.formats import CANDIDATE, CONTEXT, Batching, plain_names
-from rankopt.artefacts.parts import Part, Port, StagesModule, Uses, of_role, output_names, places, request_ports
+from rankopt.artefacts.parts import (
+    COUNTED,
+    Part,
+    Port,
+    StagesModule,
+    Uses,
+    of_role,
+    output_names,
+    places,
+    request_ports,
+    stage_parts,
+    whole_part,
+)
 from rankopt.errors import ExportError
 from rankopt.many.rows import longest, owners, padded_layout, row_counts
 from rankopt.many.stages import Runnable
+from rankopt.onnx_runtime import reason
+from rankopt.programs import input_values
 from rankopt.ranker import Ranker
 from rankopt.selectors import Role
 
@@ -30,8 +44,12 @@ STATE, INDEX = "state", "index"
 """The roles of what a request hands to its candidates, and of what says whose each row is."""
 
 
+@dataclass(frozen=True, slots=True)
 class ManyPart(Part):
     """A part whose calls hold many requests."""
+
+    single: Part
+    """The part for one request."""
 
     def program(self) -> ExportedProgram:
         """The part as one program, for any number of requests and candidates.
@@ -40,9 +58,38 @@ class ManyPart(Part):
         others. Reshapes decide that anew in every call, so the conditions would refuse sizes for which the program
         holds. That inputs are of the same requests is still checked.
         """
-        program = super().program()
+        try:
+            program = Part.program(self)
+        except Exception:  # torch cannot prove every condition that it makes, though it may hold for all sizes
+            program = self._for_any_size()
         program._guards_code = []
         return program
+
+    def _for_any_size(self) -> ExportedProgram:
+        """The program where torch shall not prove that it holds for all sizes: the comparison will tell."""
+        try:
+            program = self.exported(dict.fromkeys(COUNTED, Dim.AUTO))
+        except Exception as error:  # torch raises whatever its layers raise
+            raise ExportError(
+                f"many requests per call cannot be written: {reason(error)}\n"
+                "  expected: ops that torch.export follows for any number of requests\n"
+                "  fix: export a file for one request per call"
+            ) from error
+        self._require_any_size(program)
+        return program
+
+    def _require_any_size(self, program: ExportedProgram) -> None:
+        """Raises ExportError where torch has fixed a size that is counted, or taken two of them for one."""
+        found: dict[str, set[str]] = {count: set() for port in self.inputs for count in port.leading}
+        for port, value in zip(self.inputs, input_values(program).values(), strict=True):
+            for count, size in zip(port.leading, value.shape, strict=False):
+                found[count].add(str(size))
+        symbols = [str(size) for sizes in found.values() for size in sizes]
+        if any(symbol.isdigit() for symbol in symbols) or len(set(symbols)) != len(found):
+            raise ExportError(
+                f"torch.export fixes a number of requests or candidates: {found}.\n"
+                "  expected: a program for any of them\n  fix: export a file for one request per call"
+            )
 
 
 class ManyModule(StagesModule):
@@ -92,7 +139,7 @@ def many_part(ranker: Ranker, batching: Batching) -> Part:
     ]
     graphs = [first.functional, second.functional]
     module = ManyModule(ports, batching, second.pads, ranker.prepared(), graphs, uses)
-    return ManyPart(module, ports, output_names(ranker))
+    return ManyPart(module, ports, output_names(ranker), whole_part(ranker))
 
 
 def many_stage_parts(ranker: Ranker, batching: Batching) -> dict[str, Part]:
@@ -113,9 +160,10 @@ def many_stage_parts(ranker: Ranker, batching: Batching) -> dict[str, Part]:
     inputs = (*state, *target, *index)
     alone = ManyModule(context, batching, False, weights[0], [first.functional], uses[:1])
     behind = ManyModule(inputs, batching, second.pads, weights[1], [second.functional], uses[1:])
+    single = stage_parts(ranker)
     return {
-        CONTEXT: ManyPart(alone, context, tuple(port.name for port in state)),
-        CANDIDATE: ManyPart(behind, inputs, output_names(ranker)),
+        CONTEXT: ManyPart(alone, context, tuple(port.name for port in state), single[CONTEXT]),
+        CANDIDATE: ManyPart(behind, inputs, output_names(ranker), single[CANDIDATE]),
     }
 
 

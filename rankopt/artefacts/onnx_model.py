@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
+from rankopt.artefacts.many_parts import ManyPart
+from rankopt.artefacts.onnx_branches import add_single
 from rankopt.artefacts.parts import COUNTED, Part
 from rankopt.artefacts.running import Run
 from rankopt.errors import ExportError
@@ -31,11 +33,9 @@ def write(program: ExportedProgram, part: Part, path: Path, facts: Mapping[str, 
     """
     import onnx_ir as ir
 
-    model = _translated(program, part).model
-    _fold(model)
-    _name_sizes(model, part)
-    for node in ir.traversal.RecursiveGraphIterator(model.graph):
-        node.metadata_props.clear()  # the exporter's notes on where each node comes from, longer than the graph
+    model = _model(program, part)
+    if isinstance(part, ManyPart):
+        add_single(model, _model(part.single.program(), part.single), part, part.single)
     model.producer_name = "rankopt"
     model.metadata_props.update({f"rankopt.{name}": json.dumps(fact) for name, fact in facts.items()})
     size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
@@ -43,6 +43,18 @@ def write(program: ExportedProgram, part: Part, path: Path, facts: Mapping[str, 
         ir.save(model, path)
     else:
         ir.save(model, path, external_data=f"{path.name}.data", size_threshold_bytes=IN_GRAPH)
+
+
+def _model(program: ExportedProgram, part: Part) -> Any:
+    """A program as an onnx_ir model."""
+    import onnx_ir as ir
+
+    model = _translated(program, part).model
+    _fold(model)
+    _name_sizes(model, part)
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        node.metadata_props.clear()  # the exporter's notes on where each node comes from, longer than the graph
+    return model
 
 
 def _fold(model: Any) -> None:

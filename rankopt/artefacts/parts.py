@@ -81,7 +81,10 @@ class Part:
         A part that reads its context off the first row needs a row, any other holds for no candidates as well.
         """
         least = 1 if isinstance(self.module, RowsModule) else 0
-        sizes = {count: Dim(name, min=least) for count, name in COUNTED.items()}
+        return self.exported({count: Dim(name, min=least) for count, name in COUNTED.items()})
+
+    def exported(self, sizes: Mapping[str, Any]) -> ExportedProgram:
+        """The part as one program, in which the sizes that are counted are these dims."""
         shapes = (tuple({i: sizes[count] for i, count in enumerate(port.leading)} for port in self.inputs),)
         examples = tuple(port.example() for port in self.inputs)
         with tracing_conditions():

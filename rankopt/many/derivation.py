@@ -2,8 +2,9 @@
 
 A call on weights and rows stays FLAT. Where a state comes in, a dense call splits the rows, which costs nothing. A
 ragged one gives every row its state where the call is elementwise, and splits the rows where it is a product: a state
-is never repeated for a product. (A product of rows and weights to which a state is added is no product with a state.)
-What mixes rows is exact request by request, so a dense call splits it; a ragged one cannot.
+is never repeated for a product, not even where the model repeats it. (A product of rows and weights to which a state is
+added is no product with a state.) What mixes rows is exact request by request, so a dense call splits it; a ragged one
+cannot.
 """
 
 from __future__ import annotations
@@ -126,6 +127,8 @@ class Derivation:
             self._without_rows(node, held, per_request)
         elif not keeps_rows_apart(expr):
             self._mixing(node, held)
+        elif self._repeats_state(node):
+            self._emit_unrepeated(node, held)
         elif not per_request and self._stays_flat(expr, rows):
             self._emit_flat(node, held)
         elif self._adds_state(node):
@@ -170,6 +173,23 @@ class Derivation:
         rows = [x for x in factors if x.has_rows]
         alone = not any(Form.REQUESTS in x.forms for x in factors)
         return Form.REQUESTS in addend.forms and alone and self._stays_flat(node.meta["expr"], rows)
+
+    def _repeats_state(self, node: fx.Node) -> bool:
+        """Whether a model repeats a matrix of the request for every row, and multiplies each row by it."""
+        if node.target not in (aten.matmul.default, aten.bmm.default):
+            return False
+        sources = [self._matrix(x) for x in node.args]  # type: ignore[arg-type]
+        others = [self.held[x] for x, source in zip(node.args, sources, strict=True) if source is None]  # type: ignore[index]
+        alone = len(others) == 1 and others[0].has_rows
+        return alone and len(others[0].expr.dims) == 3 and self._leads(others[0].expr)
+
+    def _matrix(self, x: fx.Node) -> Held | None:
+        """The matrix [m, k] of a request that `x` [R, m, k] repeats, if it does."""
+        if x.target is not aten.expand.default or len(x.meta["expr"].dims) != 3 or not self._leads(x.meta["expr"]):
+            return None
+        source = self.held[x.args[0]]  # type: ignore[index]
+        matrix = source.expr.dims[-2:] == x.meta["expr"].dims[1:] and source.expr.dims[:-2] in ((), (1,))
+        return source if matrix and Form.REQUESTS in source.forms else None
 
     def _any_flat(self, rows: Sequence[Held]) -> bool:
         return not rows or any(Form.FLAT in x.forms for x in rows)
@@ -233,6 +253,27 @@ class Derivation:
         if Form.REQUESTS in held.forms:
             return self.forms.per_row(held, place, ndim)
         return self.forms.get(held, Form.FLAT)
+
+    def _emit_unrepeated(self, node: fx.Node, held: Held) -> None:
+        """The rows of each request side by side, times its matrix: [m, k] [R, k, n], or [R, m, k] [k, n]."""
+        e, (left, right) = self.emitter, node.args
+        first = self._matrix(left)  # type: ignore[arg-type]
+        state = first or self._matrix(right)  # type: ignore[arg-type]
+        rows = self.held[right if first else left]  # type: ignore[index]
+        assert state is not None
+        matrix, split = state.forms[Form.REQUESTS], self.forms.get(rows, Form.SPLIT)  # [B, (1,) m, k], [B, N, k, n]
+        if len(state.expr.dims) == 3:
+            matrix = e.call(aten.squeeze.dim, matrix, 1)
+        if first:
+            columns = e.call(aten.flatten.using_ints, e.call(aten.permute.default, split, [0, 2, 1, 3]), 2, 3)
+            product = e.call(aten.bmm.default, matrix, columns)  # [B, m, N * n]
+            product = e.call(aten.unflatten.int, product, 2, [e.longest, rows.expr.dims[2]])
+            product = e.call(aten.permute.default, product, [0, 2, 1, 3])
+        else:
+            product = e.call(aten.bmm.default, e.call(aten.flatten.using_ints, split, 1, 2), matrix)
+            product = e.call(aten.unflatten.int, product, 1, [e.longest, rows.expr.dims[1]])
+        product.meta["expr"] = kind_of(held.expr)
+        held.forms[Form.SPLIT] = product
 
     def _emit_sum(self, node: fx.Node, held: Held) -> None:
         """A product of rows and weights, and the state of each row added to it."""
