@@ -12,6 +12,7 @@ program that is picked takes at most 5% longer than the best of them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -44,7 +45,8 @@ def measure(key: str, candidates: int, backend: str, clock: Clock) -> dict[str, 
     except CaptureError:
         return {"sentence": "refused", "plans": {}}
     subject = Subject(entry, model, captured, roles)
-    plans = distinct(alternatives(captured, roles, candidates, profile=PROFILES[backend]))
+    profile = replace(PROFILES[backend], threads=torch.get_num_threads())
+    plans = distinct(alternatives(captured, roles, candidates, profile=profile))
     rankers = {plan.policy.name: build(captured, roles, [Piece(candidates, candidates, plan)]) for plan in plans}
     request, _ = subject.request(candidates, seed=7)
     prepare = {"eager": eager, "onnxruntime": onnxruntime}[backend]

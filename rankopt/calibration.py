@@ -166,7 +166,8 @@ class _Calibration:
             reduced=self.each("sum", (16384, 20)),
             maximum=self.each("max", (16384, 20)),
             gather=gather,
-            picked=max(self.picked() - gather, 0.01),
+            picked=max(self.taken(640, 1) - gather, 0.01),
+            row=max(4 * (self.taken(160, 4) - gather), 0.1),
             run=max((exchange - gather) * 16, 0.1),
             moved=self.each("permute", (512, 6, 2, 16), order=(2, 0, 3, 1)),
             transposed=square,
@@ -193,10 +194,12 @@ class _Calibration:
         """Nanoseconds per matrix in a batch."""
         return max(self.time("matmul", (count, rows, inner), (count, inner, columns)) - self.empty, 1.0) / count
 
-    def picked(self) -> float:
-        """Nanoseconds per element that is gathered on its own."""
-        index = self.random.permutation(640)[:320].astype(np.int64)
-        return (self.seconds(self.backend.call("take", self.array((512, 640)), index)) - self.empty) / (512 * 320)
+    def taken(self, count: int, run: int) -> float:
+        """Nanoseconds per element, half of which are gathered in runs of `run`."""
+        index = self.random.permutation(count)[: count // 2].astype(np.int64)
+        shape = (512, count) if run == 1 else (512, count, run)
+        probe = self.backend.call("take", self.array(shape), index)
+        return (self.seconds(probe) - self.empty) / (512 * len(index) * run)
 
     def factor(self, rows: int, columns: int, multiply_add: float) -> float:
         """How many times dearer than in a large product a multiply-add is."""

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
-from rankopt.axes import elements
+from rankopt.axes import Shape, Size, elements
 from rankopt.program import Expr, Leaf, Stage, operands
 
 aten = torch.ops.aten
@@ -77,39 +78,75 @@ class Flops:
         return self.elementwise_once + self.elementwise_each * candidates
 
 
+class Product(NamedTuple):
+    """`batch` products `[rows, inner] @ [inner, columns]`."""
+
+    batch: int
+    rows: int
+    columns: int
+    inner: int
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of all of them."""
+        return math.prod(self)
+
+
 def multiply_adds(expr: Expr, rows: int) -> int:
     """Multiply-adds of the matrix products in one call, when there are `rows` candidates."""
+    return sum(product.multiply_adds for product in products(expr, rows))
+
+
+def products(expr: Expr, rows: int) -> list[Product]:
+    """The matrix products that one call makes, when there are `rows` candidates."""
+
+    def size(*dims: Size) -> int:
+        return elements(dims, rows)
+
     match expr.target:
-        case aten.mm.default | aten.bmm.default:
-            inner = elements(expr.args[0].dims[-1:], rows)
-        case aten.addmm.default | aten.baddbmm.default:
-            inner = elements(expr.args[1].dims[-1:], rows)
+        case aten.mm.default | aten.bmm.default | aten.addmm.default | aten.baddbmm.default:
+            batch, height, width = expr.dims[:-2], expr.dims[-2], expr.dims[-1]
+            return [Product(size(*batch), size(height), size(width), size(expr.args[-2].dims[-1]))]
         case aten.linear.default:
-            inner = elements(expr.args[0].dims[-1:], rows)
+            return [Product(1, size(*expr.dims[:-1]), size(expr.dims[-1]), size(expr.args[0].dims[-1]))]
         case aten.matmul.default:
-            inner = elements(expr.args[0].dims[-1:], rows)
+            return [_matmul(expr.args[0].dims, expr.args[1].dims, expr.dims, rows)]
         case aten.convolution.default | aten.conv1d.default | aten.conv2d.default:
-            weight = expr.args[1].dims
-            inner = elements(weight[1:], rows)
+            samples, channels, *places = expr.dims
+            return [Product(size(samples), size(channels), size(*places), size(*expr.args[1].dims[1:]))]
         case aten.scaled_dot_product_attention.default:
             query, key, value = (expr.args[i].dims for i in range(3))
-            scores = elements(query[:-1], rows) * elements(key[-2:-1], rows)
-            return scores * (elements(query[-1:], rows) + elements(value[-1:], rows))
-        case aten.einsum.default:
-            return _einsum_multiply_adds(expr, rows)
+            heads, queries, keys = size(*query[:-2]), size(query[-2]), size(key[-2])
+            return [
+                Product(heads, queries, keys, size(query[-1])),
+                Product(heads, queries, size(value[-1]), keys),
+            ]
+        case aten.einsum.default if len(expr.args[1]) > 1:
+            return [_einsum(expr, rows)]
         case _:
-            return 0
-    return elements(expr.dims, rows) * inner
+            return []
 
 
-def _einsum_multiply_adds(expr: Expr, rows: int) -> int:
-    letters: dict[str, int] = {}
-    if len(expr.args[1]) < 2:
-        return 0
-    for spec, operand in zip(expr.args[0].replace(" ", "").split("->")[0].split(","), expr.args[1], strict=True):
-        for letter, size in zip(spec, operand.dims, strict=False):
-            letters[letter] = elements((size,), rows)
-    return math.prod(letters.values())
+def _matmul(left: Shape, right: Shape, result: Shape, rows: int) -> Product:
+    """torch.matmul: a vector is a matrix of one row or column; a matrix on the right multiplies all rows at once."""
+    inner = elements(left[-1:], rows)
+    if len(right) <= 2:
+        return Product(1, elements(left[:-1], rows), elements(right[1:], rows), inner)
+    batch = len(result) - (2 if len(left) > 1 else 1)
+    return Product(elements(result[:batch], rows), elements(result[batch:-1], rows), elements(result[-1:], rows), inner)
+
+
+def _einsum(expr: Expr, rows: int) -> Product:
+    terms, arrow, output = expr.args[0].replace(" ", "").partition("->")
+    sizes: dict[str, int] = {}
+    specs = terms.split(",")
+    for spec, operand in zip(specs, expr.args[1], strict=True):
+        for letter, dim in zip(spec, operand.dims, strict=False):
+            sizes[letter] = elements((dim,), rows)
+    kept = set(output) if arrow else {letter for letter in sizes if terms.count(letter) == 1}
+    first, second = set(specs[0]), set().union(*specs[1:])
+    groups = [first & second & kept, first - second, second - first, (first & second) - kept]
+    return Product(*(math.prod(sizes.get(letter, 1) for letter in group) for group in groups))
 
 
 def elementwise(expr: Expr, rows: int) -> int:
@@ -158,6 +195,9 @@ FUNCTIONS = frozenset(
     }
 )  # fmt: skip
 """Elementwise calls that evaluate a transcendental function, and the norms."""
+
+SELECTIONS = frozenset({aten.where.self, aten.masked_fill.Scalar, aten.masked_fill.Tensor})
+"""Elementwise calls that branch on every element, which takes as long as a function."""
 
 
 def flops(exprs: list[Expr]) -> Flops:

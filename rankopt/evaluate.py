@@ -164,8 +164,7 @@ def _in_order(w: Workspace, cat: Cat) -> Operand:
     pieces = list(_pieces(row.positions))
     written = volume(row.order, w.candidates)
     run = volume(row.order[row.at + 1 :], w.candidates)
-    gathered = w.profile.call + w.profile.gather * written + w.profile.picked * written / run
-    if w.profile.view * len(pieces) > gathered:
+    if w.profile.view * len(pieces) > w.profile.call + w.profile.gathered(written, run):
         return Operand(w.program.index_select(row.joined(w), row.at, np.argsort(positions)), row.order)
     cut = [w.program.index_select(row.tensors[part], row.at, places) for part, places in pieces]
     return Operand(w.program.cat(cut, row.at), row.order)

@@ -54,7 +54,15 @@ class Profile:
     gather: float
     """One element of a concatenation or of a gather of rows."""
     picked: float
-    """One run of neighbours that is gathered."""
+    """One float32 number that is gathered on its own."""
+    row: float
+    """One run of several neighbours, or wider number, that is gathered, looked up or concatenated."""
+    missed: float
+    """One row that is looked up in a table that no cache holds."""
+    indexed: float
+    """One element that is selected by a tensor in brackets."""
+    streamed: float
+    """One element written beyond what a cache holds."""
     run: float
     """One run of neighbours that is moved when dims are permuted."""
     moved: float
@@ -92,6 +100,11 @@ class Profile:
         each = self.matrix + self.small_multiply_add * rows * inner * vectors * VECTOR
         return batch * (each + (self.ragged * rows if columns % VECTOR else 0.0)) + written
 
+    def gathered(self, elements: int, run: int, width: int = 4) -> float:
+        """Time to gather `elements` of `width` bytes in runs of `run` neighbours."""
+        alone = self.picked if run == 1 and width <= 4 else self.row
+        return self.gather * elements + alone * elements / max(run, 1)
+
     def _factor(self, rows: int, columns: int) -> float:
         narrow = next((factor for width, factor in self.narrow if columns < width), 1.0)
         short = next((factor for width, factor in self.short if rows < width), 1.0)
@@ -110,6 +123,9 @@ class Profile:
 
 SMALL = 200_000
 """Multiply-adds of a matrix product that is small enough to be slow in a batch."""
+
+CACHED = 1_000_000
+"""Elements of a tensor that a cache holds."""
 
 VECTOR = 16
 """Numbers in float32 that one instruction multiplies."""
@@ -134,10 +150,14 @@ EAGER = Profile(
     maximum=2.0,
     gather=0.2,
     picked=0.3,
+    row=1.2,
+    missed=12.0,
+    indexed=1.6,
+    streamed=0.5,
     run=7.0,
     moved=1.6,
     transposed=0.8,
-    plane=300.0,
+    plane=60.0,
     moved_alone=False,
     strided_batch=True,
 )
@@ -163,6 +183,10 @@ ONNX_RUNTIME = Profile(
     maximum=0.4,
     gather=0.25,
     picked=8.0,
+    row=8.0,
+    missed=12.0,
+    indexed=0.8,
+    streamed=0.4,
     run=25.0,
     moved=6.5,
     transposed=0.45,

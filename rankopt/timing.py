@@ -5,9 +5,11 @@ time = dispatch + multiply-adds, by the shape of the product + elements, by what
 
 from __future__ import annotations
 
+import torch
+
 from rankopt.axes import elements
-from rankopt.cost import FREE, FUNCTIONS, MOVES, REDUCTIONS, aten, multiply_adds
-from rankopt.prices import DEFAULT, Profile
+from rankopt.cost import FREE, FUNCTIONS, MOVES, REDUCTIONS, SELECTIONS, aten, products
+from rankopt.prices import CACHED, DEFAULT, Profile
 from rankopt.program import Expr, Leaf, Stage, operands
 from rankopt.strides import RESHAPES, move, ranks, reshape_copies
 
@@ -31,6 +33,11 @@ def time(expr: Expr, rows: int, profile: Profile = DEFAULT) -> float:
 
 
 def _work(expr: Expr, rows: int, profile: Profile) -> float:
+    written = elements(expr.dims, rows) if expr.shape is not None else 0
+    return _arithmetic(expr, rows, profile) + profile.streamed * max(written - CACHED, 0)
+
+
+def _arithmetic(expr: Expr, rows: int, profile: Profile) -> float:
     if expr.target in RESHAPES:
         return _moved(expr.args[0], rows, profile)
     if expr.target in PRODUCTS:
@@ -39,7 +46,9 @@ def _work(expr: Expr, rows: int, profile: Profile) -> float:
     relaid = sum(_relaid(x, rows, profile) for x in read)
     if expr.target in MOVES:
         return relaid + _gathered(expr, rows, profile)
-    return relaid + profile.multiply_add * multiply_adds(expr, rows) + _elementwise(expr, read, rows, profile)
+    if products(expr, rows):
+        return relaid + _composite(expr, rows, profile)
+    return relaid + _elementwise(expr, read, rows, profile)
 
 
 def _moved(tensor: Expr, rows: int, profile: Profile) -> float:
@@ -70,25 +79,68 @@ def _is_scattered(matrices: Expr, profile: Profile) -> bool:
     return len(order) == 3 and (order[-1] == 0 or (order[0] != 0 and not profile.strided_batch))
 
 
+def _composite(expr: Expr, rows: int, profile: Profile) -> float:
+    """A call that makes products among other things: matmul repeats an operand, attention takes a softmax."""
+    made = products(expr, rows)
+    time = sum(profile.product(*product) for product in made)
+    if expr.target is aten.scaled_dot_product_attention.default:
+        scores = made[0]
+        return time + _norm(scores.batch * scores.rows, scores.columns, profile)
+    if expr.target is aten.matmul.default and (batch := made[0].batch) > 1:
+        for x in expr.args[:2]:
+            whole = batch * elements(x.dims[-2:], rows)
+            time += profile.gather * whole if whole > elements(x.dims, rows) else 0.0
+    return time
+
+
 def _gathered(expr: Expr, rows: int, profile: Profile) -> float:
-    written = elements(expr.dims, rows)
-    run = elements(expr.dims[expr.args[1] + 1 :], rows) if expr.target is aten.index_select.default else written
-    return profile.gather * written + profile.picked * written / max(run, 1)
+    written, source, width = elements(expr.dims, rows), expr.args[0], expr.dtype.itemsize
+    match expr.target:
+        case aten.index_select.default:
+            return profile.gathered(written, elements(expr.dims[expr.args[1] + 1 :], rows), width)
+        case aten.embedding.default:
+            run = elements(source.dims[1:], rows)
+            missed = profile.missed if elements(source.dims, rows) > CACHED else 0.0
+            return profile.gathered(written, run, width) + missed * written / run
+        case aten.index.Tensor:
+            return profile.indexed * written
+        case aten.cat.default | aten.stack.default:
+            dim = (expr.args[1] if len(expr.args) > 1 else 0) % len(expr.dims)
+            runs = len(source) * elements(expr.dims[:dim], rows)
+            return profile.gather * written + profile.row * runs
+    return profile.gather * written
+
+
+def _norm(count: int, size: int, profile: Profile) -> float:
+    """A softmax or norm of `count` rows of `size` elements."""
+    return profile.norm * count * size + profile.norm_row * count
 
 
 def _elementwise(expr: Expr, read: list[Expr], rows: int, profile: Profile) -> float:
     written = elements(expr.dims, rows) if expr.shape is not None else 0
     largest = max((elements(x.dims, rows) for x in read), default=0)
-    if expr.target in REDUCTIONS - NORMS:
+    if expr.target in NORMS:
+        size = _norm_size(expr, rows)
+        return _norm(written // size, size, profile)
+    if expr.target in REDUCTIONS:
         if _inner(expr, rows) >= LONG:
             return 2 * profile.element * largest
         return (profile.maximum if expr.target in MAXIMA else profile.reduced) * largest
-    if expr.target in NORMS:
-        return profile.norm * written + profile.norm_row * written / max(elements(expr.dims[-1:], rows), 1)
-    each = profile.function if expr.target in FUNCTIONS else profile.element
+    each = profile.function if expr.target in FUNCTIONS | SELECTIONS else profile.element
+    if expr.dtype is torch.int64:
+        each *= WIDE
     runs = written / _run(expr, read, rows) if written else 0.0
     return each * written + (profile.broadcast * runs if runs > 1 else 0.0)
 
+
+def _norm_size(expr: Expr, rows: int) -> int:
+    """How many elements a softmax or norm takes together."""
+    together = expr.args[1] if expr.target is aten.layer_norm.default else (expr.dims[expr.args[1]],)
+    return max(elements(together, rows), 1)
+
+
+WIDE = 4
+"""How many times dearer integers of eight bytes are than numbers of four, of which a processor takes many at a time."""
 
 LONG = 64
 """Elements behind the dims of a reduction from which on it works as fast as an elementwise call."""
