@@ -20,7 +20,7 @@ import numpy as np
 from rankopt import operands as ops
 from rankopt.axes import Axis, Group, sizes, volume
 from rankopt.contraction import Sketch, cost, sketch
-from rankopt.evaluate import estimate, evaluate, force, join
+from rankopt.evaluate import Like, collect, estimate, evaluate, force, join, like_terms
 from rankopt.operands import Operand
 from rankopt.program import Expr, Stage
 from rankopt.structure import concatenate, pick
@@ -108,6 +108,8 @@ def settle(w: Workspace, terms: Sequence[Term]) -> Sum:
             pending.append(term)
     done = _merge(w, done)
     node = Sum((*done, *pending))
+    if pending and len(node.terms) > w.limits.terms:
+        node = Sum(tuple(collect(w, node.terms)))
     if pending and (len(node.terms) > w.limits.terms or (_covered(done, node.axes) and not w.policy.compose)):
         return leaf(force(w, node))
     if len(node.terms) > 1 and not w.policy.defer:
@@ -253,33 +255,48 @@ def _product(w: Workspace, p: Term, q: Term, summed: frozenset[Axis]) -> Term:
 
 @dataclass(frozen=True, slots=True)
 class _Factor:
-    """One way in which a node can enter a product: as its pending terms, or evaluated first (at a price)."""
+    """One way in which a node can enter a product, at a price."""
 
-    node: Sum
-    forced: bool
     cost: float
     products: tuple[tuple[Sketch, ...], ...]
-    summed: frozenset[Axis]
-
-    def terms(self, w: Workspace) -> tuple[Term, ...]:
-        return (Term((force(w, self.node),)),) if self.forced else self.node.terms
+    terms: Callable[[], Sequence[Term]]
+    summed: frozenset[Axis] = frozenset()
+    forced: bool = False
 
 
 def _factors(w: Workspace, node: Sum) -> list[_Factor]:
-    operand = node.operand
-    forced_cost = 0.0
-    if operand is not None:
-        evaluated = _Factor(node, True, 0.0, ((sketch(operand),),), frozenset())
-        return [evaluated]
-    else:
-        forced_cost = w.policy.reluctance * estimate(w, node.terms)
-    summed = frozenset().union(*(term.summed for term in node.terms))
-    stage = max(operand.tensor.stage for term in node.terms for operand in term.operands)
-    pending = tuple(tuple(sketch(operand) for operand in term.operands) for term in node.terms)
-    forced = _Factor(node, True, forced_cost, ((Sketch(node.axes, stage),),), frozenset())
+    """As its pending terms, with like terms added up, or evaluated."""
+    if node.operand is not None:
+        return [_evaluated(w, node, 0.0)]
+    forced = _evaluated(w, node, w.policy.reluctance * estimate(w, node.terms))
     if not w.policy.compose and any(len(term.operands) > 1 for term in node.terms):
         return [forced]
-    return [_Factor(node, False, 0.0, pending, summed), forced]
+    ways = [_Factor(0.0, tuple(map(_sketches, node.terms)), lambda: node.terms, _summed(node.terms))]
+    alike = like_terms(w, node.terms) if w.policy.compose else node.terms
+    if len(alike) < len(node.terms):
+        ways.append(_collected(w, alike))
+    return [*ways, forced]
+
+
+def _evaluated(w: Workspace, node: Sum, cost: float) -> _Factor:
+    stage = max(operand.tensor.stage for term in node.terms for operand in term.operands)
+    return _Factor(cost, ((Sketch(node.axes, stage),),), lambda: (Term((force(w, node),)),), forced=True)
+
+
+def _collected(w: Workspace, alike: Sequence[Term | Like]) -> _Factor:
+    """Like terms as one: A x_n + B x_n = (A + B) x_n. What is multiplied by it is multiplied once."""
+    cost = sum(estimate(w, item.cofactors) for item in alike if isinstance(item, Like))
+    products = tuple(item.sketches if isinstance(item, Like) else _sketches(item) for item in alike)
+    summed = frozenset().union(*(item.summed for item in alike))
+    return _Factor(cost, products, lambda: [x.term(w) if isinstance(x, Like) else x for x in alike], summed)
+
+
+def _sketches(term: Term) -> tuple[Sketch, ...]:
+    return tuple(map(sketch, term.operands))
+
+
+def _summed(terms: Sequence[Term]) -> frozenset[Axis]:
+    return frozenset().union(*(term.summed for term in terms))
 
 
 def _choose(w: Workspace, x: Sum, y: Sum, summed: frozenset[Axis]) -> tuple[Sequence[Term], Sequence[Term]]:
@@ -301,7 +318,7 @@ def _choose(w: Workspace, x: Sum, y: Sum, summed: frozenset[Axis]) -> tuple[Sequ
                 best = price, p, q
     if best is None:
         return [Term((force(w, x),))], [Term((force(w, y),))]
-    return best[1].terms(w), best[2].terms(w)
+    return best[1].terms(), best[2].terms()
 
 
 def _too_large(w: Workspace, p: _Factor, q: _Factor) -> bool:

@@ -93,63 +93,82 @@ def _place_coefficient(w: Workspace, term: Term) -> tuple[float, Term]:
 
 
 def collect(w: Workspace, terms: Sequence[Term]) -> list[Term]:
-    """Terms that are linear in the same rank-3 operand become one: their rank-2 cofactors are added up first.
-
-    A x_n + B x_n = (A + B) x_n        one product per candidate instead of two
-    """
-    if not w.policy.compose or len(terms) < 2:
+    """Terms that are linear in the same rank-3 operand become one, where that is cheaper than to evaluate each."""
+    if not w.policy.compose:
         return list(terms)
-    groups: dict[tuple[object, ...], list[tuple[Operand, Term]]] = {}
     result: list[Term] = []
-    for term in terms:
-        split = _linear_in(term)
-        if split is None:
-            result.append(term)
-            continue
-        operand, rest = split
-        key = (operand.tensor.serial, tuple(None if axis in term.summed else axis for axis in operand.axes))
-        groups.setdefault(key, []).append((operand, rest))
-    for members in groups.values():
-        joined = _join_cofactors(w, members) if len(members) > 1 else None
-        result.extend([joined] if joined is not None else [_restore(*member) for member in members])
+    for item in like_terms(w, terms):
+        if isinstance(item, Term):
+            result.append(item)
+        elif item.price(w) < estimate(w, item.members):
+            result.append(item.term(w))
+        else:
+            result.extend(item.members)
     return result
 
 
-def _linear_in(term: Term) -> tuple[Operand, Term] | None:
-    """The only rank-3 operand of a product, and the rest of it."""
+@dataclass(frozen=True, slots=True)
+class Like:
+    """Terms that are linear in the same rank-3 operand: their rank-2 cofactors may be added up first.
+
+    A x_n + B x_n = (A + B) x_n        one product per candidate instead of two
+    """
+
+    members: tuple[Term, ...]
+    operand: Operand
+    cofactors: tuple[Term, ...]
+    summed: frozenset[Axis]
+
+    @property
+    def sketches(self) -> tuple[Sketch, Sketch]:
+        """The two factors that remain."""
+        axes = tuple(dict.fromkeys(axis for term in self.cofactors for axis in term.axes))
+        stage = max(operand.tensor.stage for term in self.cofactors for operand in term.operands)
+        return sketch(self.operand), Sketch(axes, stage)
+
+    def price(self, w: Workspace) -> float:
+        """Estimated nanoseconds of their sum."""
+        axes = dict.fromkeys(axis for factor in self.sketches for axis in factor.axes if axis not in self.summed)
+        return estimate(w, self.cofactors) + cost(w, self.sketches, list(axes))
+
+    def term(self, w: Workspace) -> Term:
+        """Their sum as one term, its cofactor evaluated."""
+        return Term((self.operand, add_up(w, self.cofactors)), self.summed)
+
+
+def like_terms(w: Workspace, terms: Sequence[Term]) -> list[Term | Like]:
+    """The terms, those together that are linear in the same rank-3 operand along the same axes."""
+    groups: dict[object, list[Term]] = {}
+    for term in terms:
+        operand = _linear_in(term)
+        if operand is None:
+            groups[id(term)] = [term]
+        else:
+            places = tuple(None if axis in term.summed else axis for axis in operand.axes)
+            groups.setdefault((operand.tensor.serial, places), []).append(term)
+    return [group[0] if len(group) == 1 else _like(w, group) for group in groups.values()]
+
+
+def _linear_in(term: Term) -> Operand | None:
+    """The only rank-3 operand of a product."""
     with_rows = [operand for operand in term.operands if operand.has_rows]
-    if len(with_rows) != 1 or len(term.operands) < 2:
-        return None
-    rest = tuple(operand for operand in term.operands if operand is not with_rows[0])
-    return with_rows[0], Term(rest, term.summed, term.coefficient)
+    return with_rows[0] if len(with_rows) == 1 and len(term.operands) > 1 else None
 
 
-def _restore(operand: Operand, rest: Term) -> Term:
-    return Term((operand, *rest.operands), rest.summed, rest.coefficient)
-
-
-def _join_cofactors(w: Workspace, members: Sequence[tuple[Operand, Term]]) -> Term | None:
-    """One term for all `members`, if its cofactors are cheaper to compute than the products they save."""
-    operand, rest = members[0]
-    common = tuple(w.axes.fresh(axis.size) if axis in rest.summed else axis for axis in operand.axes)
-    first, summed = Operand(operand.tensor, common), frozenset(common) - frozenset(operand.axes)
-    apart = estimate(w, (_restore(*member) for member in members))
+def _like(w: Workspace, members: Sequence[Term]) -> Like:
+    """Their cofactors under common axes."""
+    operand, summed = _linear_in(members[0]), members[0].summed
+    assert operand is not None
+    common = tuple(w.axes.fresh(axis.size) if axis in summed else axis for axis in operand.axes)
     cofactors: list[Term] = []
-    for operand, rest in members:
-        names = {old: new for old, new in zip(operand.axes, common, strict=True) if old is not new}
-        operands = tuple(o.rename(names) for o in rest.operands)
-        cofactors.append(Term(operands, rest.summed - set(operand.axes), rest.coefficient))
-    total = _sketch_of(cofactors)
-    kept = [axis for axis in dict.fromkeys((*first.axes, *total.axes)) if axis not in summed]
-    together = estimate(w, cofactors) + cost(w, [sketch(first), total], kept)
-    if together >= apart:
-        return None
-    return Term((first, add_up(w, cofactors)), summed)
-
-
-def _sketch_of(terms: Sequence[Term]) -> Sketch:
-    axes = tuple(dict.fromkeys(axis for term in terms for axis in term.axes))
-    return Sketch(axes, max(operand.tensor.stage for term in terms for operand in term.operands))
+    for term in members:
+        own = _linear_in(term)
+        assert own is not None
+        names = {old: new for old, new in zip(own.axes, common, strict=True) if old is not new}
+        rest = tuple(o.rename(names) for o in term.operands if o is not own)
+        cofactors.append(Term(rest, term.summed - set(own.axes), term.coefficient))
+    gone = frozenset(common) - frozenset(operand.axes)
+    return Like(tuple(members), Operand(operand.tensor, common), tuple(cofactors), gone)
 
 
 # ------------------------------------------------------------------------------------------------------ Cat

@@ -75,6 +75,8 @@ class Profile:
     """Whether one thread moves all elements, however many there are."""
     strided_batch: bool
     """Whether a batch of matrices may lie between their rows."""
+    innermost: float
+    """One product of a batch that lies innermost, and is therefore multiplied one by one."""
     doubt: float = 1.0
     """How many times cheaper than the model unchanged a rewritten program must seem to be chosen: no estimate is sure,
     and nobody may be served slower than before."""
@@ -160,6 +162,7 @@ EAGER = Profile(
     plane=60.0,
     moved_alone=False,
     strided_batch=True,
+    innermost=4000.0,
 )
 """PyTorch, calls one by one."""
 
@@ -193,6 +196,7 @@ ONNX_RUNTIME = Profile(
     plane=2000.0,
     moved_alone=True,
     strided_batch=False,
+    innermost=0.0,
     doubt=1.2,
 )
 """ONNX Runtime's CPU provider, at its default optimisation level."""

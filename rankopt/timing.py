@@ -5,6 +5,8 @@ time = dispatch + multiply-adds, by the shape of the product + elements, by what
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from rankopt.axes import elements
@@ -70,13 +72,26 @@ def _product(expr: Expr, rows: int, profile: Profile) -> float:
     size = [elements((s,), rows) for s in (x.dims[-2], y.dims[-1], x.dims[-1])]
     addend = elements(expr.dims, rows) if len(expr.args) > 2 and len(expr.args[0].dims) > 1 else 0
     copied = sum(_moved(o, rows, profile) for o in (x, y) if _is_scattered(o, profile))
-    return profile.product(batch, *size) + profile.gather * addend + copied
+    alone = any(_batch_place(o) == 2 for o in (x, y)) and math.prod(size) >= LOOPED
+    return (
+        profile.product(batch, *size) + profile.gather * addend + copied + (profile.innermost * batch if alone else 0.0)
+    )
+
+
+LOOPED = 400
+"""Multiply-adds of a product that is so small that its batch is a plain loop, whatever lies where."""
 
 
 def _is_scattered(matrices: Expr, profile: Profile) -> bool:
     """Whether a product has to copy an operand: the batch is innermost, or lies inside and may not."""
+    place = _batch_place(matrices)
+    return place == 2 or (place == 1 and not profile.strided_batch)
+
+
+def _batch_place(matrices: Expr) -> int:
+    """0 if the batch lies outside of its matrices, as it should, 1 if inside, 2 if it is innermost."""
     order = sorted(range(len(matrices.dims)), key=ranks(matrices).__getitem__)
-    return len(order) == 3 and (order[-1] == 0 or (order[0] != 0 and not profile.strided_batch))
+    return order.index(0) if len(order) == 3 else 0
 
 
 def _composite(expr: Expr, rows: int, profile: Profile) -> float:

@@ -86,10 +86,10 @@ class FwFM(PairsThenLayer):
 
 
 class Cross(nn.Module):
-    def __init__(self, head: bool = False) -> None:
+    def __init__(self, head: int = 0, layers: int = 3) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(F * D, F * D) for _ in range(3))
-        self.head = nn.Linear(F * D, 1) if head else nn.Identity()
+        self.layers = nn.ModuleList(nn.Linear(F * D, F * D) for _ in range(layers))
+        self.head = nn.Linear(F * D, head) if head else nn.Identity()
 
     def forward(self, context: Tensor, target: Tensor) -> Tensor:
         x = x0 = fields(context, target).flatten(1)
@@ -215,7 +215,8 @@ FIXTURES = [
     Fixture("DLRM, pairs folded into FC1", PairsThenLayer(), 143.36, 41.25),
     Fixture("DCNv2, layer 0 split", Cross(), 786.43, 590.02, SPLIT),
     Fixture("DCNv2, layer 1 folded", Cross(), 786.43, 484.11),
-    Fixture("DCNv2, last layer folded into a head", Cross(head=True), 786.94, 288.22),
+    Fixture("DCNv2, last layer folded into a head", Cross(head=1), 786.94, 288.22),
+    Fixture("DCNv2, four layers, the context half pending", Cross(head=64, layers=4), None, 320.93, short=369.19),
     Fixture("AutoInt layer", Attention(), 131.07, 45.14),
     Fixture("MLCC block", CrossingBlock(), 157.18, 49.78, SHARED),
     Fixture(
