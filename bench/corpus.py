@@ -1,6 +1,6 @@
 """Do models that other people wrote come out the same, and faster? Every model of the corpus, checked and timed.
 
-    python bench/corpus.py [--only DIN zoo/ ...] [--no-timings] [--compile] [--again] [--candidates 1 10 100 500 2000]
+    python bench/corpus.py [--only DIN zoo/ ...] [--no-timings] [--compile 500] [--again] [--candidates 1 10 100]
 
 The corpus is the zoo, deepctr-torch and the dense modules of torchrec, as far as they are installed. Results are
 written to bench/results/corpus.json as each model finishes, and docs/corpus.md is generated from them. A run that was
@@ -63,7 +63,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", default=[], metavar="MODEL", help="parts of the names of models")
     parser.add_argument("--no-timings", action="store_true", help="check and count, but measure nothing")
-    parser.add_argument("--compile", action="store_true", help="measure torch.compile as well")
+    parser.add_argument("--compile", nargs="*", type=int, default=[], help="and at these numbers torch.compile as well")
     parser.add_argument("--again", action="store_true", help="measure again what was measured at this commit")
     parser.add_argument("--candidates", nargs="*", type=int, default=list(CANDIDATES))
     parser.add_argument("--threads", type=int, default=2)

@@ -1,13 +1,14 @@
 """How much faster are the models of the corpus? Original on tiled rows against the ranker, interleaved.
 
-A ranker is optimised for each number of candidates at which it is measured. Tiling the rows is not counted.
+A ranker is optimised for each number of candidates at which it is measured, and for its backend. Tiling the rows is
+not counted.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from torch.utils import _pytree as pytree
 
 from rankopt.pipeline import build
 from rankopt.plan import alternatives
+from rankopt.prices import EAGER, PROFILES
 from rankopt.ranker import Ranker
 from rankopt.requests import Request
 
@@ -38,25 +40,30 @@ class Stopwatch:
     subject: Subject
     threads: int
     seconds: float
-    compiled: bool
+    compiled: Collection[int]
+    """Numbers of candidates at which torch.compile is measured, too: it takes long."""
     _sessions: dict[str, Session] = field(default_factory=dict)
 
     def measure(self, candidates: int) -> dict[str, Any]:
         """By backend: times, and how many times faster the ranker is by their medians; or why there is no figure."""
-        plans = alternatives(self.subject.captured, self.subject.roles, candidates)
-        ranker = build(self.subject.captured, self.subject.roles, plans[0])
         request, rows = self.subject.request(candidates, seed=7)
         backends = {"eager": self._eager, "onnxruntime": self._onnxruntime}
-        if self.compiled:
+        if candidates in self.compiled:
             backends["inductor"] = self._inductor
-        found: dict[str, Any] = {"plan": plans[0].policy.name}
+        found: dict[str, Any] = {}
         for name, prepare in backends.items():
             try:
+                ranker = self._ranker(name, candidates)
                 found[name] = self._compare(*prepare(ranker, request, rows))
             except Exception as error:  # a backend that cannot run the original is no fault of the ranker's
                 found[name] = {"none": f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')[:200]}"}
             time.sleep(0.3)  # the idle threads of one backend would spin against the next one's
         return found
+
+    def _ranker(self, backend: str, candidates: int) -> Ranker:
+        profile = replace(PROFILES.get(backend, EAGER), threads=self.threads)
+        plans = alternatives(self.subject.captured, self.subject.roles, candidates, profile=profile)
+        return build(self.subject.captured, self.subject.roles, plans[0])
 
     def _compare(self, original: Call, rewritten: Call) -> dict[str, Any]:
         with torch.no_grad():
