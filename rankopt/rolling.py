@@ -17,11 +17,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rankopt import operands as ops
-from rankopt.algebra import settle
 from rankopt.axes import Axis, Group, volume
 from rankopt.evaluate import evaluate, join
 from rankopt.operands import Index, Operand
 from rankopt.program import Expr, Stage, aten
+from rankopt.settling import settle
 from rankopt.structure import concatenate
 from rankopt.values import Cat, Node, Part, Sum, Term, leaf
 from rankopt.workspace import Workspace
