@@ -19,15 +19,28 @@ class _Factor:
     node: Sum
     forced: bool
     cost: float
-    """Of evaluating it."""
     products: tuple[tuple[Sketch, ...], ...]
-    """The operands of each of its terms."""
     summed: frozenset[Axis]
-    """What the terms sum on their own."""
 
     def terms(self, w: Workspace) -> tuple[Term, ...]:
-        """What is multiplied: where it is to be evaluated first, this does it."""
         return (Term((force(w, self.node),)),) if self.forced else self.node.terms
+
+
+def _factors(w: Workspace, node: Sum) -> list[_Factor]:
+    operand = node.operand
+    forced_cost = 0.0
+    if operand is not None:
+        evaluated = _Factor(node, True, 0.0, ((sketch(operand),),), frozenset())
+        return [evaluated]
+    else:
+        forced_cost = w.policy.reluctance * estimate(w, node.terms)
+    summed = frozenset().union(*(term.summed for term in node.terms))
+    stage = max(operand.tensor.stage for term in node.terms for operand in term.operands)
+    pending = tuple(tuple(sketch(operand) for operand in term.operands) for term in node.terms)
+    forced = _Factor(node, True, forced_cost, ((Sketch(node.axes, stage),),), frozenset())
+    if not w.policy.compose and any(len(term.operands) > 1 for term in node.terms):
+        return [forced]
+    return [_Factor(node, False, 0.0, pending, summed), forced]
 
 
 def choose(w: Workspace, x: Sum, y: Sum, summed: frozenset[Axis]) -> tuple[Sequence[Term], Sequence[Term]]:
@@ -50,20 +63,6 @@ def choose(w: Workspace, x: Sum, y: Sum, summed: frozenset[Axis]) -> tuple[Seque
     if best is None:
         return [Term((force(w, x),))], [Term((force(w, y),))]
     return best[1].terms(w), best[2].terms(w)
-
-
-def _factors(w: Workspace, node: Sum) -> list[_Factor]:
-    """The ways in which a node can enter a product; where it has been evaluated there is one, at no price."""
-    if node.operand is not None:
-        return [_Factor(node, True, 0.0, ((sketch(node.operand),),), frozenset())]
-    forced_cost = w.policy.reluctance * estimate(w, node.terms)
-    summed = frozenset().union(*(term.summed for term in node.terms))
-    stage = max(operand.tensor.stage for term in node.terms for operand in term.operands)
-    pending = tuple(tuple(sketch(operand) for operand in term.operands) for term in node.terms)
-    forced = _Factor(node, True, forced_cost, ((Sketch(node.axes, stage),),), frozenset())
-    if not w.policy.compose and any(len(term.operands) > 1 for term in node.terms):
-        return [forced]
-    return [_Factor(node, False, 0.0, pending, summed), forced]
 
 
 def _too_large(w: Workspace, p: _Factor, q: _Factor) -> bool:
