@@ -123,9 +123,40 @@ class Ranker(WeightHolder):
         """Raises StageError for a state that another program made, or other weights. A plain dict does not say."""
         require_own(self._variants, state)
 
+    def from_rows(self, *args: Any, check_context: bool = False, **kwargs: Any) -> Any:
+        """Drop-in for the original call on tiled rows: the context is read off the first row.
+
+        `check_context` compares all rows, and raises InputError where the context differs between them.
+        """
+        rows = self.interface.call.flatten(args, kwargs)
+        request = split_rows(self.interface.roles, rows, check=check_context)
+        return self(request.context, request.target)
+
+    @property
+    def many(self) -> Many:
+        """The calls for many requests: `ranker.many(context, target)`, and its stages. See `rankopt.many.calls`."""
+        if self._many is None:
+            from rankopt.many.calls import Many  # which is written in terms of rankers
+
+            self._many = Many(self)
+        return self._many
+
+    def _flat(self, inputs: Mapping[str, Any], role: Role) -> Mapping[str, Tensor]:
+        """Inputs by path, checked."""
+        if torch.compiler.is_compiling():
+            return flatten(inputs)
+        return self.inputs.checked(role, inputs, self.variant.device)
+
     def _rows(self, target: Mapping[str, Tensor]) -> int:
         """The number of candidates."""
         return next((tensor.shape[0] for tensor in target.values() if tensor.ndim), 0)
+
+    # -------------------------------------------------------------------------------------------------- plans
+
+    @property
+    def variant(self) -> Variant:
+        """The plan for the largest numbers of candidates."""
+        return self._variants[-1]
 
     def at(self, candidates: int) -> Ranker:
         """The ranker with one plan alone, the one for a number of candidates. The tensors are shared."""
@@ -170,36 +201,7 @@ class Ranker(WeightHolder):
             ranker._weights_hash = self._weights_hash
         return ranker
 
-    @property
-    def many(self) -> Many:
-        """The calls for many requests: `ranker.many(context, target)`, and its stages. See `rankopt.many.calls`."""
-        if self._many is None:
-            from rankopt.many.calls import Many  # which is written in terms of rankers
-
-            self._many = Many(self)
-        return self._many
-
-    @property
-    def variant(self) -> Variant:
-        """The plan for the largest numbers of candidates."""
-        return self._variants[-1]
-
-    def from_rows(self, *args: Any, check_context: bool = False, **kwargs: Any) -> Any:
-        """Drop-in for the original call on tiled rows: the context is read off the first row.
-
-        `check_context` compares all rows, and raises InputError where the context differs between them.
-        """
-        rows = self.interface.call.flatten(args, kwargs)
-        request = split_rows(self.interface.roles, rows, check=check_context)
-        return self(request.context, request.target)
-
-    def arguments(self, request: Request) -> dict[str, Tensor]:
-        """The arguments of `stages.whole` for a request, by placeholder."""
-        names = [node.name for node in self.stages.whole.graph.find_nodes(op="placeholder")]
-        values = [get_tensor(self, name).detach() for name in self.source_names]
-        values += [request.context[name] for name in self.stages.context_inputs]
-        values += [request.target[name] for name in self.stages.target_inputs]
-        return dict(zip(names, values, strict=True))
+    # -------------------------------------------------------------------------------------------------- the original
 
     def attach(self, captured: CapturedModel, plans: Sequence[Plan]) -> None:
         """Remembers what the ranker was made of, for `verify`."""
@@ -213,6 +215,24 @@ class Ranker(WeightHolder):
     def origin(self) -> tuple[CapturedModel, Plan] | None:
         """The captured model and the plan for the largest numbers; None for a ranker that was loaded."""
         return None if self._origin is None else (self._origin[0], self._origin[1][-1])
+
+    def original(
+        self, model: nn.Module | ExportedProgram | None, example_inputs: Any
+    ) -> tuple[CapturedModel, Sequence[Plan]]:
+        """The model to compare with, captured, and the plans that it was rewritten by; see `verify`."""
+        if model is None and self._origin is not None:
+            return self._origin
+        if model is None:
+            raise VerificationError(
+                "a ranker that was loaded does not hold the original, so there is nothing to compare with.\n"
+                "  fix: ranker.verify(model=original)"
+            )
+        captured = capture(model, *example_call(example_inputs))
+        found = [
+            InputInfo(item.name, tuple(item.shape[1:]) if item.shape else None, item.dtype) for item in captured.inputs
+        ]
+        require_same(self.interface, found)
+        return captured, ()
 
     def verify(
         self,
@@ -240,23 +260,7 @@ class Ranker(WeightHolder):
         numbers = verify.numbers(self.interface) if candidates is None else candidates
         return verify.verify(captured, self, requests, numbers, seed, plans)
 
-    def original(
-        self, model: nn.Module | ExportedProgram | None, example_inputs: Any
-    ) -> tuple[CapturedModel, Sequence[Plan]]:
-        """The model to compare with, captured, and the plans that it was rewritten by; see `verify`."""
-        if model is None and self._origin is not None:
-            return self._origin
-        if model is None:
-            raise VerificationError(
-                "a ranker that was loaded does not hold the original, so there is nothing to compare with.\n"
-                "  fix: ranker.verify(model=original)"
-            )
-        captured = capture(model, *example_call(example_inputs))
-        found = [
-            InputInfo(item.name, tuple(item.shape[1:]) if item.shape else None, item.dtype) for item in captured.inputs
-        ]
-        require_same(self.interface, found)
-        return captured, ()
+    # -------------------------------------------------------------------------------------------------- files
 
     def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> None:
         """Writes the ranker to a .pt2 file, whole or not at all; `rankopt.load` reads it. See `rankopt.saved`.
@@ -309,14 +313,6 @@ class Ranker(WeightHolder):
         ranker = ranker if state_dtype is None else ranker.with_state_dtype(state_dtype)
         return writing.export(ranker, given, overwrite, example_inputs)
 
-    # -------------------------------------------------------------------------------------------------- inputs
-
-    def _flat(self, inputs: Mapping[str, Any], role: Role) -> Mapping[str, Tensor]:
-        """Inputs by path, checked."""
-        if torch.compiler.is_compiling():
-            return flatten(inputs)
-        return self.inputs.checked(role, inputs, self.variant.device)
-
     # -------------------------------------------------------------------------------------------------- weights
 
     def refresh(self) -> None:
@@ -329,11 +325,19 @@ class Ranker(WeightHolder):
         for variant in self._variants:
             variant.refresh(known)
 
+    def prepared(self) -> Sequence[Tensor]:
+        """The results of the weight stage, in the order of `stages.prepared`."""
+        return self._variants[-1].prepared()
+
     @property
     def source_names(self) -> Sequence[str]:
         """The names of all arguments of the weight stage, in its order: of `weights()` and of `constants()`."""
         return self._variants[-1].sources
 
-    def prepared(self) -> Sequence[Tensor]:
-        """The results of the weight stage, in the order of `stages.prepared`."""
-        return self._variants[-1].prepared()
+    def arguments(self, request: Request) -> dict[str, Tensor]:
+        """The arguments of `stages.whole` for a request, by placeholder."""
+        names = [node.name for node in self.stages.whole.graph.find_nodes(op="placeholder")]
+        values = [get_tensor(self, name).detach() for name in self.source_names]
+        values += [request.context[name] for name in self.stages.context_inputs]
+        values += [request.target[name] for name in self.stages.target_inputs]
+        return dict(zip(names, values, strict=True))
