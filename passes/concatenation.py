@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from rankopt import dims
-from rankopt.algebra import coalesce
 from rankopt.axes import ROW, Group, Rows, Size
+from rankopt.nesting import coalesce
 from rankopt.passes.data_movement import full_like, unsqueeze
 from rankopt.passes.elementwise import to_dtype
 from rankopt.passes.gather import take

@@ -14,7 +14,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rankopt import algebra, dims
+from rankopt import dims, nesting
 from rankopt import operands as ops
 from rankopt.axes import ROW, Group
 from rankopt.evaluate import force
@@ -95,7 +95,7 @@ class _Piece:
 
 
 def _hoisted(w: Workspace, node: Node, axes: Group, parameters: Sequence[Node | None], eps: float) -> Node:
-    node = algebra.hoist(w, node, axes)
+    node = nesting.hoist(w, node, axes)
     if isinstance(node, Cat) and node.axis not in axes:
         inner = [Part(p.positions, p.axes, _hoisted(w, p.node, axes, parameters, eps)) for p in node.parts]
         return Cat(node.axis, tuple(inner))
@@ -108,7 +108,7 @@ def _hoisted(w: Workspace, node: Node, axes: Group, parameters: Sequence[Node | 
     variance = _weighted(w, [(moment, 1.0 / count) for moment in moments])
     scale = Operand(_inverse_root(w, variance.tensor, eps), variance.axes)
     results = [_normalise(w, piece, mean, scale) for piece in pieces]
-    return algebra.replace_leaves(node, results)
+    return nesting.replace_leaves(node, results)
 
 
 def _directly(w: Workspace, node: Node, axes: Group, parameters: Sequence[Node | None], eps: float) -> Node | None:
@@ -131,7 +131,7 @@ def _pieces(w: Workspace, node: Node, axes: Group, parameters: Sequence[Node | N
         found: list[_Piece] = []
         for part in node.parts:
             inner = tuple(a for axis in axes for a in (part.axes if axis is node.axis else (axis,)))
-            own = [p if p is None else algebra.part_of(w, p, node.axis, part) for p in parameters]
+            own = [p if p is None else nesting.part_of(w, p, node.axis, part) for p in parameters]
             found.extend(_pieces(w, part.node, inner, own))
         return found
     operand = force(w, node)

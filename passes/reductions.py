@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from rankopt import algebra
+from rankopt import algebra, nesting
 from rankopt import operands as ops
 from rankopt.axes import ROW, Axis, Group
 from rankopt.evaluate import force
@@ -126,7 +126,7 @@ def extremum(w: Workspace, x: Value, chosen: Sequence[int], keepdim: bool, targe
         found = [law(part.node, [*part.axes, *rest]) for part in node.parts]
         return fold(lambda a, b: algebra.pointwise(w, lambda s, t: w.program.pointwise(join, s, t), [a, b]), found)
 
-    node = algebra.within(w, x.node, axes, lambda inner: law(inner, axes))
+    node = nesting.within(w, x.node, axes, lambda inner: law(inner, axes))
     return Value(without(x, chosen, keepdim), node)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import torch
 
-from rankopt import algebra
+from rankopt import nesting
 from rankopt import operands as ops
 from rankopt.axes import ROW, Axis, Group
 from rankopt.evaluate import force, join
@@ -57,7 +57,7 @@ def over(w: Workspace, x: Value, dim: int, *, safe: bool) -> Value:
         raise Refusal("softmax over rows")
     if not x.dtype.is_floating_point or not axes:
         raise Refusal("softmax over one element, or of integers")
-    return Value(x.groups, algebra.within(w, x.node, axes, lambda node: _merge(w, node, axes, safe)))
+    return Value(x.groups, nesting.within(w, x.node, axes, lambda node: _merge(w, node, axes, safe)))
 
 
 def _pieces(node: Node, axes: Group) -> list[tuple[Node, Group]]:
@@ -99,7 +99,7 @@ def _merge(w: Workspace, node: Node, axes: Group, safe: bool) -> Node:
             nodes.append(leaf(ops.pointwise(w, w.program.mul, [exps, inverse])))
         else:
             nodes.append(Sum((Term((exps, ops.pointwise(w, w.program.mul, [weight, inverse]))),)))
-    return algebra.replace_leaves(node, nodes)
+    return nesting.replace_leaves(node, nodes)
 
 
 def _directly(w: Workspace, node: Node, axes: Group, safe: bool) -> Node | None:

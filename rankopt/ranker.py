@@ -4,8 +4,8 @@
     scores = ranker.candidate_stage(state, target)     # target: name -> [N, ...]
     scores = ranker(context, target)                   # both
 
-Parameters keep the model's names and are the model's tensors, never copies. What is derived from them is prepared once
-(see `rankopt.variant`), and inputs are checked at every call (`rankopt.inputs`).
+Parameters keep the model's names and are the model's tensors, never copies (`rankopt.weights`). What is derived from
+them is prepared once (`rankopt.variant`), and inputs are checked at every call (`rankopt.inputs`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch.export import ExportedProgram
 
 from rankopt.calls import example_call
 from rankopt.capture import CapturedModel, capture
-from rankopt.errors import InputError, StageError, VerificationError
+from rankopt.errors import InputError, VerificationError
 from rankopt.inputs import Inputs, flatten, require_same
 from rankopt.interface import InputInfo, Interface
 from rankopt.metadata import fingerprint
@@ -31,9 +31,10 @@ from rankopt.report.facts import state_facts
 from rankopt.requests import Request, split_rows
 from rankopt.selectors import Role
 from rankopt.stages import Stages
-from rankopt.state import State, refuse_other_version
-from rankopt.tensors import get_tensor, put_tensor
-from rankopt.variant import Variant, count_changes
+from rankopt.state import State
+from rankopt.tensors import get_tensor
+from rankopt.variant import Variant, made_by, require_own
+from rankopt.weights import WeightHolder, held_name
 
 if TYPE_CHECKING:
     from rankopt.artefacts.writing import Export
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from rankopt.verification import Verification
 
 
-class Ranker(nn.Module):
+class Ranker(WeightHolder):
     """A rewritten ranker. Made by `rankopt.optimize` or `rankopt.load`."""
 
     def __init__(
@@ -54,13 +55,13 @@ class Ranker(nn.Module):
         state_dtype: torch.dtype | None = None,
     ) -> None:
         """`plans`: the stages of the plan for each of the interface's ranges, made with the same `stages.Names`."""
-        super().__init__()
+        super().__init__(plans, weights)
         self.stages = plans[-1]
         """Of the plan for the largest numbers of candidates."""
         self.interface = interface
         self.state_dtype = state_dtype
         """What the state is rounded to; None for a ranker that is exact. See `with_state_dtype`."""
-        sources = [self._register(stages, weights) for stages in plans]
+        sources = [[held_name(source) for source in stages.sources] for stages in plans]
         self._variants = [
             Variant(stages, self, names, self.refresh, self.weights_hash, rounded=state_dtype is not None)
             for stages, names in zip(plans, sources, strict=True)
@@ -70,22 +71,10 @@ class Ranker(nn.Module):
         """What was saved, what was not, and why. None for a ranker that was loaded without its report."""
         self.examples: Mapping[str, Tensor] = {}
         """Rows [R, ...] by input that show the range of each: what requests are drawn from. Empty where unknown."""
-        self.fixed: Mapping[str, str] = {}
-        """Indices and masks of the model, which the graph was specialised for: their names and fingerprints."""
-        self.not_in_checkpoints: frozenset[str] = frozenset()
-        """Tensors that no state dict of the model holds: non-persistent buffers, and what was made of others."""
         self._origin: tuple[CapturedModel, Sequence[Plan]] | None = None
         self._many: Many | None = None
-        self._weights_hash: tuple[str, int] | None = None
         self.eval()
         self.refresh()
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Sets an attribute of the ranker's own, also where the model has a layer or a parameter of that name."""
-        if isinstance(value, Tensor | nn.Module):
-            super().__setattr__(name, value)
-        else:
-            object.__setattr__(self, name, value)
 
     # -------------------------------------------------------------------------------------------------- calls
 
@@ -126,36 +115,48 @@ class Ranker(nn.Module):
 
     def outputs(self, state: Mapping[str, Tensor], target: Mapping[str, Any]) -> tuple[Tensor, ...]:
         """The tensors of the output as a flat tuple, in the order of the original's. See `candidate_stage`."""
-        variant = self._of_state(state)
+        variant = made_by(self._variants, state)
         prepared = variant.prepared()
         return variant.run_candidates(prepared, state, self._flat(target, Role.TARGET))
 
-    def _of_state(self, state: Mapping[str, Tensor]) -> Variant:
-        """The plan that a state was made by; of several with the same state, any. Raises StageError for another's."""
-        fitting = next((v for v in reversed(self._variants) if state.keys() == v.expected), None)
-        if fitting is None:
-            expected = self._variants[-1].expected
-            missing, unknown = sorted(expected - set(state)), sorted(set(state) - expected)
-            raise StageError(
-                f"the state is not one of this ranker: missing {missing}, unknown {unknown}.\n"
-                "  fix: pass what context_stage of this very ranker returned"
-            )
-        if not torch.compiler.is_compiling():
-            self.require_own(state)
-            fitting.require_tensors(state)
-        return fitting
-
     def require_own(self, state: Mapping[str, Tensor]) -> None:
         """Raises StageError for a state that another program made, or other weights. A plain dict does not say."""
-        if not isinstance(state, State) or any(state.made_by is variant.maker() for variant in self._variants):
-            return
-        found = state.version  # first, for it may be unknown, and hashing takes its time
-        fitting = [variant for variant in self._variants if state.keys() == variant.expected]
-        refuse_other_version(found, [variant.version() for variant in fitting])
+        require_own(self._variants, state)
+
+    def from_rows(self, *args: Any, check_context: bool = False, **kwargs: Any) -> Any:
+        """Drop-in for the original call on tiled rows: the context is read off the first row.
+
+        `check_context` compares all rows, and raises InputError where the context differs between them.
+        """
+        rows = self.interface.call.flatten(args, kwargs)
+        request = split_rows(self.interface.roles, rows, check=check_context)
+        return self(request.context, request.target)
+
+    @property
+    def many(self) -> Many:
+        """The calls for many requests: `ranker.many(context, target)`, and its stages. See `rankopt.many.calls`."""
+        if self._many is None:
+            from rankopt.many.calls import Many  # which is written in terms of rankers
+
+            self._many = Many(self)
+        return self._many
+
+    def _flat(self, inputs: Mapping[str, Any], role: Role) -> Mapping[str, Tensor]:
+        """Inputs by path, checked."""
+        if torch.compiler.is_compiling():
+            return flatten(inputs)
+        return self.inputs.checked(role, inputs, self.variant.device)
 
     def _rows(self, target: Mapping[str, Tensor]) -> int:
         """The number of candidates."""
         return next((tensor.shape[0] for tensor in target.values() if tensor.ndim), 0)
+
+    # -------------------------------------------------------------------------------------------------- plans
+
+    @property
+    def variant(self) -> Variant:
+        """The plan for the largest numbers of candidates."""
+        return self._variants[-1]
 
     def at(self, candidates: int) -> Ranker:
         """The ranker with one plan alone, the one for a number of candidates. The tensors are shared."""
@@ -200,36 +201,7 @@ class Ranker(nn.Module):
             ranker._weights_hash = self._weights_hash
         return ranker
 
-    @property
-    def many(self) -> Many:
-        """The calls for many requests: `ranker.many(context, target)`, and its stages. See `rankopt.many.calls`."""
-        if self._many is None:
-            from rankopt.many.calls import Many  # which is written in terms of rankers
-
-            self._many = Many(self)
-        return self._many
-
-    @property
-    def variant(self) -> Variant:
-        """The plan for the largest numbers of candidates."""
-        return self._variants[-1]
-
-    def from_rows(self, *args: Any, check_context: bool = False, **kwargs: Any) -> Any:
-        """Drop-in for the original call on tiled rows: the context is read off the first row.
-
-        `check_context` compares all rows, and raises InputError where the context differs between them.
-        """
-        rows = self.interface.call.flatten(args, kwargs)
-        request = split_rows(self.interface.roles, rows, check=check_context)
-        return self(request.context, request.target)
-
-    def arguments(self, request: Request) -> dict[str, Tensor]:
-        """The arguments of `stages.whole` for a request, by placeholder."""
-        names = [node.name for node in self.stages.whole.graph.find_nodes(op="placeholder")]
-        values = [get_tensor(self, name).detach() for name in self.source_names]
-        values += [request.context[name] for name in self.stages.context_inputs]
-        values += [request.target[name] for name in self.stages.target_inputs]
-        return dict(zip(names, values, strict=True))
+    # -------------------------------------------------------------------------------------------------- the original
 
     def attach(self, captured: CapturedModel, plans: Sequence[Plan]) -> None:
         """Remembers what the ranker was made of, for `verify`."""
@@ -243,6 +215,24 @@ class Ranker(nn.Module):
     def origin(self) -> tuple[CapturedModel, Plan] | None:
         """The captured model and the plan for the largest numbers; None for a ranker that was loaded."""
         return None if self._origin is None else (self._origin[0], self._origin[1][-1])
+
+    def original(
+        self, model: nn.Module | ExportedProgram | None, example_inputs: Any
+    ) -> tuple[CapturedModel, Sequence[Plan]]:
+        """The model to compare with, captured, and the plans that it was rewritten by; see `verify`."""
+        if model is None and self._origin is not None:
+            return self._origin
+        if model is None:
+            raise VerificationError(
+                "a ranker that was loaded does not hold the original, so there is nothing to compare with.\n"
+                "  fix: ranker.verify(model=original)"
+            )
+        captured = capture(model, *example_call(example_inputs))
+        found = [
+            InputInfo(item.name, tuple(item.shape[1:]) if item.shape else None, item.dtype) for item in captured.inputs
+        ]
+        require_same(self.interface, found)
+        return captured, ()
 
     def verify(
         self,
@@ -270,23 +260,7 @@ class Ranker(nn.Module):
         numbers = verify.numbers(self.interface) if candidates is None else candidates
         return verify.verify(captured, self, requests, numbers, seed, plans)
 
-    def original(
-        self, model: nn.Module | ExportedProgram | None, example_inputs: Any
-    ) -> tuple[CapturedModel, Sequence[Plan]]:
-        """The model to compare with, captured, and the plans that it was rewritten by; see `verify`."""
-        if model is None and self._origin is not None:
-            return self._origin
-        if model is None:
-            raise VerificationError(
-                "a ranker that was loaded does not hold the original, so there is nothing to compare with.\n"
-                "  fix: ranker.verify(model=original)"
-            )
-        captured = capture(model, *example_call(example_inputs))
-        found = [
-            InputInfo(item.name, tuple(item.shape[1:]) if item.shape else None, item.dtype) for item in captured.inputs
-        ]
-        require_same(self.interface, found)
-        return captured, ()
+    # -------------------------------------------------------------------------------------------------- files
 
     def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> None:
         """Writes the ranker to a .pt2 file, whole or not at all; `rankopt.load` reads it. See `rankopt.saved`.
@@ -339,14 +313,6 @@ class Ranker(nn.Module):
         ranker = ranker if state_dtype is None else ranker.with_state_dtype(state_dtype)
         return writing.export(ranker, given, overwrite, example_inputs)
 
-    # -------------------------------------------------------------------------------------------------- inputs
-
-    def _flat(self, inputs: Mapping[str, Any], role: Role) -> Mapping[str, Tensor]:
-        """Inputs by path, checked."""
-        if torch.compiler.is_compiling():
-            return flatten(inputs)
-        return self.inputs.checked(role, inputs, self.variant.device)
-
     # -------------------------------------------------------------------------------------------------- weights
 
     def refresh(self) -> None:
@@ -354,90 +320,24 @@ class Ranker(nn.Module):
 
         To be called after a change that torch does not count: one through `.data`, or of an inference tensor.
         """
-        self._weights_hash = None
+        super().refresh()
         known: dict[str, Tensor] = {}
         for variant in self._variants:
             variant.refresh(known)
 
-    def _apply(self, fn: Any, recurse: bool = True) -> Ranker:
-        super()._apply(fn, recurse)
-        self.refresh()
-        return self
-
-    def load_original_state_dict(self, state_dict: Mapping[str, Tensor]) -> None:
-        """New weights under the original model's names; nothing is optimised again.
-
-        What no state dict of the model holds (a non-persistent buffer) stays as it is unless it is given. Names that
-        the ranker does not know are left out: it reads what the scores depend on. States of the old weights are refused
-        from now on. Nothing is changed where an error is raised.
-
-        Raises StageError where a weight is missing, is no tensor or has another shape, or where an index or a mask
-        differs: laws look into those, so other values are another program.
-        """
-        own = self.weights()
-        names = [name for name in own if name in state_dict or name not in self.not_in_checkpoints]
-        missing = [name for name in names if name not in state_dict]
-        wrong = [n for n in names if n in state_dict and getattr(state_dict[n], "shape", None) != own[n].shape]
-        if missing or wrong:
-            raise StageError(
-                f"the state dict does not fit: missing {missing}, of another shape {wrong}.\n"
-                f"  found: {', '.join(list(state_dict)[:8])}{' and more' if len(state_dict) > 8 else ''}\n"
-                "  fix: pass the state dict of the model that was optimised"
-            )
-        changed = [n for n, was in self.fixed.items() if n in state_dict and fingerprint({n: state_dict[n]}) != was]
-        if changed:
-            raise StageError(
-                f"the state dict has other indices or masks, which the ranker was specialised for: {changed}.\n"
-                "  fix: optimize the model with its new weights"
-            )
-        with torch.no_grad():
-            for name in names:
-                own[name].copy_(state_dict[name])
-        self.refresh()
-
-    def weights(self) -> dict[str, Tensor]:
-        """The tensors of the model that the ranker reads, by their names in the model."""
-        sources = [source for variant in reversed(self._variants) for source in variant.stages.sources]
-        return {source.name: get_tensor(self, source.name) for source in sources if not source.is_constant}
-
-    def weights_hash(self) -> str:
-        """The `rankopt.metadata.fingerprint` of the weights, kept until they change: about a second for 1 GB."""
-        weights = self.weights()
-        changes = count_changes(list(weights.values()))
-        if self._weights_hash is None or self._weights_hash[1] != changes:
-            self._weights_hash = fingerprint(weights), changes
-        return self._weights_hash[0]
-
-    def set_weights_hash(self, known: str) -> None:
-        """Spares the hashing of weights of which the hash is known."""
-        self._weights_hash = known, count_changes(list(self.weights().values()))
-
-    def constants(self) -> dict[str, Tensor]:
-        """The tensors that the compiler made, such as indices, by their names in the ranker."""
-        sources = [source for variant in reversed(self._variants) for source in variant.stages.sources]
-        names = [f"_{source.name}" for source in sources if source.is_constant]
-        return {name: get_tensor(self, name) for name in names}
+    def prepared(self) -> Sequence[Tensor]:
+        """The results of the weight stage, in the order of `stages.prepared`."""
+        return self._variants[-1].prepared()
 
     @property
     def source_names(self) -> Sequence[str]:
         """The names of all arguments of the weight stage, in its order: of `weights()` and of `constants()`."""
         return self._variants[-1].sources
 
-    def get_parameter_or_buffer(self, name: str) -> Tensor:
-        """A weight by the name that it has in the original model."""
-        return get_tensor(self, name)
-
-    def prepared(self) -> Sequence[Tensor]:
-        """The results of the weight stage, in the order of `stages.prepared`."""
-        return self._variants[-1].prepared()
-
-    def _register(self, stages: Stages, weights: Mapping[str, Tensor]) -> list[str]:
-        """Puts tensors where the original model has them; the compiler's own are no part of the state dict."""
-        names: list[str] = []
-        for name, is_constant in ((source.name, source.is_constant) for source in stages.sources):
-            names.append(f"_{name}" if is_constant else name)
-            if is_constant:
-                put_tensor(self, names[-1], stages.constants[name], persistent=False)
-            else:
-                put_tensor(self, name, weights[name])
-        return names
+    def arguments(self, request: Request) -> dict[str, Tensor]:
+        """The arguments of `stages.whole` for a request, by placeholder."""
+        names = [node.name for node in self.stages.whole.graph.find_nodes(op="placeholder")]
+        values = [get_tensor(self, name).detach() for name in self.source_names]
+        values += [request.context[name] for name in self.stages.context_inputs]
+        values += [request.target[name] for name in self.stages.target_inputs]
+        return dict(zip(names, values, strict=True))

@@ -16,14 +16,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rankopt import operands as ops
-from rankopt.algebra import settle
-from rankopt.axes import Axis, Group, volume
-from rankopt.evaluate import evaluate, join
+from rankopt import varying
+from rankopt.axes import Group, volume
 from rankopt.operands import Index, Operand
-from rankopt.program import Expr, Stage, aten
+from rankopt.program import Stage
+from rankopt.settling import settle
 from rankopt.structure import concatenate
-from rankopt.values import Cat, Node, Part, Sum, Term, leaf
+from rankopt.values import Cat, Node, Part, Sum, Term
+from rankopt.varying import Varying
 from rankopt.workspace import Workspace
 
 LEAST = 4
@@ -89,163 +89,6 @@ def _member(part: Part) -> _Member | None:
     return _Member(part, Term(factors, term.summed, term.coefficient), bound, form)
 
 
-# ------------------------------------------------------------------------------------------------------ factors
-
-
-@dataclass(frozen=True, slots=True)
-class _Factor:
-    """What stands at one place of all members: for member k, `variants[choices[k]]`.
-
-    Where the variants are places of one tensor it is `source[choices[k]]`, along the axis `axis`, and no variants.
-    """
-
-    stage: Stage
-    """When all of it can be computed."""
-    choices: Index
-    variants: tuple[Operand, ...] = ()
-    source: Operand | None = None
-    axis: Axis | None = None
-
-    @property
-    def varies(self) -> bool:
-        """Whether the members differ in it."""
-        return bool((self.choices != self.choices[0]).any())
-
-    @property
-    def axes(self) -> Group:
-        """The axes of what stands at one place."""
-        if self.source is None:
-            return self.variants[0].axes
-        return tuple(axis for axis in self.source.axes if axis is not self.axis)
-
-    def of(self, members: Index) -> _Factor:
-        """The factor of some of the members."""
-        return replace(self, choices=self.choices[members])
-
-
-def _constant(operand: Operand, count: int) -> _Factor:
-    return _Factor(operand.tensor.stage, np.zeros(count, dtype=np.int64), (operand,))
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """A tensor as one place of a dim of another."""
-
-    base: Expr
-    dim: int
-    place: int
-
-
-def _place(w: Workspace, tensor: Expr) -> _Place | None:
-    """`x[:, i]`; an aligned range of a dim, `x[:, i * d : (i + 1) * d]`, is place i of `x.unflatten(1, (-1, d))`."""
-    if tensor.target is aten.select.int:
-        base, dim, place = tensor.args
-        size = base.dims[dim]
-        if not isinstance(size, int) or not isinstance(place, int):
-            return None
-        outer = _place(w, base) if base.target is aten.select.int else None
-        if outer is None or outer.dim != dim:
-            return _Place(base, dim, place % size)
-        dims = outer.base.dims  # x[:, i, j] is one place of x.flatten(1, 2)
-        count = dims[dim]
-        assert isinstance(count, int)
-        merged = w.program.view(outer.base, (*dims[:dim], count * size, *dims[dim + 2 :]))
-        return _Place(merged, dim, outer.place * size + place % size)
-    if tensor.target is not aten.slice.Tensor or len(tensor.args) != 4:
-        return None
-    base, dim, start, end = tensor.args
-    size, length = base.dims[dim], tensor.dims[dim]
-    if not isinstance(size, int) or not isinstance(length, int) or end - start != length:
-        return None
-    if size % length or start % length:
-        return None
-    shape = (*base.dims[:dim], size // length, length, *base.dims[dim + 1 :])
-    return _Place(w.program.view(base, shape), dim, start // length)
-
-
-def _side_by_side(w: Workspace, operands: Sequence[Operand]) -> _Factor:
-    """The factor of members that are parts, whose axes have common names."""
-    numbers: dict[int, int] = {}
-    choices = np.array([numbers.setdefault(o.tensor.serial, len(numbers)) for o in operands], dtype=np.int64)
-    variants = tuple({o.tensor.serial: o for o in operands}.values())
-    if len(variants) == 1:
-        return _constant(variants[0], len(operands))
-    apart = _Factor(max(variant.tensor.stage for variant in variants), choices, variants)
-    places = [_place(w, variant.tensor) for variant in variants]
-    first = places[0]
-    if first is None or any(p is None or (p.base, p.dim) != (first.base, first.dim) for p in places):
-        return apart
-    size = first.base.dims[first.dim]
-    assert isinstance(size, int)
-    axis, axes = w.axes.fresh(size), variants[0].axes
-    source = Operand(first.base, (*axes[: first.dim], axis, *axes[first.dim :]))
-    index = np.array([p.place for p in places if p is not None], dtype=np.int64)
-    return _Factor(first.base.stage, index[choices], (), source, axis)
-
-
-def _along(w: Workspace, operand: Operand, axis: Axis) -> _Factor:
-    """The factor of members that are the places of an axis: of the tensor that was gathered along it, if one was."""
-    if axis not in operand.axes:
-        return _constant(operand, axis.size)
-    dim = operand.axes.index(axis)
-    base, places = w.program.places(operand.tensor, dim)
-    if base is operand.tensor:
-        return _Factor(base.stage, places, (), operand, axis)
-    size = base.dims[dim]
-    assert isinstance(size, int)
-    source = w.axes.fresh(size)
-    axes = (*operand.axes[:dim], source, *operand.axes[dim + 1 :])
-    return _Factor(base.stage, places, (), Operand(base, axes), source)
-
-
-def _at(w: Workspace, factor: _Factor, members: Index, axes: Group) -> Operand:
-    """The factor of `members`, an array shaped like `axes`: it has those of the axes along which it varies."""
-    choices = factor.choices[members]
-    dims = [dim for dim in range(choices.ndim) if (choices != choices.take([0], axis=dim)).any()]
-    choices = choices[tuple(slice(None) if dim in dims else 0 for dim in range(choices.ndim))]
-    new = tuple(axes[dim] for dim in dims)
-    if factor.source is not None and factor.axis is not None:
-        return ops.pick(w, factor.source, (factor.axis,), choices, new)
-    used, inverse = np.unique(choices, return_inverse=True)
-    if len(used) == 1:
-        return factor.variants[int(used[0])]
-    if len(used) == choices.size:  # each once: put side by side in their final order
-        used, inverse = choices.reshape(-1), np.arange(choices.size)
-    axis = w.axes.fresh(len(used))
-    parts = tuple(
-        Part(np.array([i], dtype=np.int64), (), leaf(factor.variants[choice])) for i, choice in enumerate(used.tolist())
-    )
-    joined, _ = join(w, Cat(axis, parts), axis)
-    return ops.pick(w, joined, (axis,), inverse.reshape(choices.shape).astype(np.int64), new)
-
-
-def _shared(
-    w: Workspace, factors: Sequence[_Factor], summed: frozenset[Axis]
-) -> tuple[Sequence[_Factor], frozenset[Axis]]:
-    """Products that several members share are multiplied once: `x_i W_i` is the same in all pairs (i, j).
-
-    Only two factors that alone have a summed axis: whatever else they meet, they are multiplied with each other first,
-    unless a target field meets context, which is better folded into what comes next.
-    """
-    if {Stage.CONTEXT, Stage.CANDIDATE} <= {factor.stage for factor in factors}:
-        return factors, summed
-    for axis in sorted(summed, key=lambda axis: axis.serial):
-        inner = [factor for factor in factors if axis in factor.axes]
-        stage = max(factor.stage for factor in inner)
-        choices = np.stack([factor.choices for factor in inner])
-        _, first, places = np.unique(choices, axis=1, return_index=True, return_inverse=True)
-        if len(inner) != 2 or stage is Stage.WEIGHT or len(first) == choices.shape[1]:
-            continue
-        own = w.axes.fresh(len(first))
-        product = evaluate(w, Term(tuple(_at(w, f, first, (own,)) for f in inner), frozenset((axis,))))
-        variants = () if own in product.axes else (product,)
-        source = (product, own) if own in product.axes else (None, None)
-        joined = _Factor(stage, places.reshape(-1).astype(np.int64), variants, *source)
-        factors = [*(factor for factor in factors if axis not in factor.axes), joined]
-        summed -= {axis}
-    return factors, summed
-
-
 # ------------------------------------------------------------------------------------------------------ rolling
 
 
@@ -256,7 +99,7 @@ def _roll(w: Workspace, members: Sequence[_Member]) -> list[Part] | None:
     for member in members:
         names = dict(zip(member.bound, first.bound, strict=True))
         renamed.append([operand.rename(names) for operand in member.term.operands])
-    factors = [_side_by_side(w, operands) for operands in zip(*renamed, strict=True)]
+    factors = [varying.side_by_side(w, operands) for operands in zip(*renamed, strict=True)]
     if not _pays(w, members, factors):
         return None
     positions = np.stack([member.part.positions for member in members])
@@ -264,7 +107,7 @@ def _roll(w: Workspace, members: Sequence[_Member]) -> list[Part] | None:
     return [_grid(w, first.part.axes, positions, first.term, factors, grid) for grid in grids]
 
 
-def _pays(w: Workspace, members: Sequence[_Member], factors: Sequence[_Factor]) -> bool:
+def _pays(w: Workspace, members: Sequence[_Member], factors: Sequence[Varying]) -> bool:
     """Whether the calls saved cost more than what has to be copied per candidate to make one operand of many."""
     if len(factors) == 1:
         return factors[0].source is not None
@@ -276,6 +119,9 @@ def _pays(w: Workspace, members: Sequence[_Member], factors: Sequence[_Factor]) 
     result = len(members) * volume(members[0].term.axes, w.candidates)
     calls = (len(members) - 1) * (len(factors) - 1) * w.profile.call
     return w.profile.gather * copied <= calls + w.profile.gather * result
+
+
+# ------------------------------------------------------------------------------------------------------ regridding
 
 
 def regrid(w: Workspace, node: Node) -> Node:
@@ -308,7 +154,7 @@ class _Gathered:
 
     part: Part
     term: Term
-    factors: tuple[_Factor, ...]
+    factors: tuple[Varying, ...]
     form: object
 
 
@@ -320,11 +166,11 @@ def _gathered(w: Workspace, part: Part) -> _Gathered | None:
     if own in term.summed or len(term.operands) < 2:
         return None
 
-    def pattern(factor: _Factor) -> tuple[object, ...]:
+    def pattern(factor: Varying) -> tuple[object, ...]:
         operand = factor.source if factor.source is not None else factor.variants[0]
         return factor.stage, operand.tensor.serial, tuple(-1 if a is factor.axis else a.serial for a in operand.axes)
 
-    factors = tuple(sorted((_along(w, operand, own) for operand in term.operands), key=pattern))
+    factors = tuple(sorted((varying.along(w, operand, own) for operand in term.operands), key=pattern))
     summed = tuple(sorted(axis.serial for axis in term.summed))
     return _Gathered(part, term, factors, (tuple(map(pattern, factors)), summed, term.coefficient))
 
@@ -346,7 +192,7 @@ def _regrid(w: Workspace, members: Sequence[_Gathered]) -> list[Part] | None:
 # ------------------------------------------------------------------------------------------------------ grids
 
 
-def _grids(factors: Sequence[_Factor]) -> list[Index] | None:
+def _grids(factors: Sequence[Varying]) -> list[Index] | None:
     """The members as arrays, context by target, that cover them; None if they do not fall into a few such grids."""
     context = next((f for f in factors if f.varies and f.stage is Stage.CONTEXT), None)
     target = next((f for f in factors if f.varies and f.stage is Stage.CANDIDATE), None)
@@ -376,15 +222,15 @@ def _by_columns(points: Sequence[tuple[int, int]]) -> dict[tuple[int, ...], list
     return grids
 
 
-def _grid(w: Workspace, own: Group, positions: Index, term: Term, factors: Sequence[_Factor], members: Index) -> Part:
+def _grid(w: Workspace, own: Group, positions: Index, term: Term, factors: Sequence[Varying], members: Index) -> Part:
     """The members of one grid as one part; an axis of size one is none. `positions`: [member, own places]."""
     members = members.squeeze()
     summed = term.summed
     if members.ndim == 1:
-        factors, summed = _shared(w, [factor.of(members) for factor in factors], summed)
+        factors, summed = varying.shared(w, [factor.of(members) for factor in factors], summed)
         members_of = np.arange(members.size, dtype=np.int64)
     else:
         members_of = members
     axes = tuple(w.axes.fresh(size) for size in members.shape)
-    product = Term(tuple(_at(w, factor, members_of, axes) for factor in factors), summed, term.coefficient)
+    product = Term(tuple(varying.at(w, factor, members_of, axes) for factor in factors), summed, term.coefficient)
     return Part(positions[members.reshape(-1)].reshape(-1), (*axes, *own), settle(w, [product]))

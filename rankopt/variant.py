@@ -17,7 +17,7 @@ from rankopt.errors import StageError
 from rankopt.float64 import run_float64
 from rankopt.identity import program_hash
 from rankopt.stages import Stages
-from rankopt.state import Maker, Version
+from rankopt.state import Maker, State, Version, refuse_other_version
 from rankopt.tensors import get_tensor
 
 NONE: Mapping[str, tuple[int, ...]] = {}
@@ -168,6 +168,31 @@ class Variant:
     def _current_version(self) -> int:
         """Grows with every in-place change of a watched weight."""
         return count_changes(self._watched)
+
+
+def made_by(variants: Sequence[Variant], state: Mapping[str, Tensor]) -> Variant:
+    """Which of a ranker's plans made a state; of several with the same state, any. Raises StageError for another's."""
+    fitting = next((variant for variant in reversed(variants) if state.keys() == variant.expected), None)
+    if fitting is None:
+        expected = variants[-1].expected
+        missing, unknown = sorted(expected - set(state)), sorted(set(state) - expected)
+        raise StageError(
+            f"the state is not one of this ranker: missing {missing}, unknown {unknown}.\n"
+            "  fix: pass what context_stage of this very ranker returned"
+        )
+    if not torch.compiler.is_compiling():
+        require_own(variants, state)
+        fitting.require_tensors(state)
+    return fitting
+
+
+def require_own(variants: Sequence[Variant], state: Mapping[str, Tensor]) -> None:
+    """Raises StageError for a state that another program made, or other weights. A plain dict does not say."""
+    if not isinstance(state, State) or any(state.made_by is variant.maker() for variant in variants):
+        return
+    found = state.version  # first, for it may be unknown, and hashing takes its time
+    fitting = [variant for variant in variants if state.keys() == variant.expected]
+    refuse_other_version(found, [variant.version() for variant in fitting])
 
 
 def count_changes(tensors: Sequence[Tensor]) -> int:

@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 import rankopt
 from rankopt.ranker import Ranker
+from rankopt.weights import WeightHolder
 
 OWN = {"report", "stages", "interface", "examples", "fixed", "model", "_sources", "_version", "_origin", "_eager"}
-NAMES = sorted(name for name in {*vars(Ranker), *OWN} if not name.startswith("__") and name not in vars(nn.Module))
+USED = {*vars(Ranker), *vars(WeightHolder), *OWN}
+NAMES = sorted(name for name in USED if not name.startswith("__") and name not in vars(nn.Module))
 
 
 class Named(nn.Module):

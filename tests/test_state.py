@@ -149,12 +149,12 @@ def test_the_version_survives_saving(shared: Ranker, tmp_path: Path) -> None:
 def test_a_loaded_ranker_need_not_hash(shared: Ranker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shared.save(tmp_path / "ranker.pt2")
     loaded = rankopt.load(tmp_path / "ranker.pt2")
-    monkeypatch.setattr("rankopt.ranker.fingerprint", lambda _: pytest.fail("hashed"))
+    monkeypatch.setattr("rankopt.weights.fingerprint", lambda _: pytest.fail("hashed"))
     loaded.candidate_stage(stored(loaded.context_stage(CONTEXT)), TARGET)
 
 
 def test_no_call_waits_for_a_hash(ranker: Ranker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rankopt.ranker.fingerprint", lambda _: pytest.fail("hashed"))
+    monkeypatch.setattr("rankopt.weights.fingerprint", lambda _: pytest.fail("hashed"))
     ranker.candidate_stage(ranker.context_stage(CONTEXT), TARGET)
 
 

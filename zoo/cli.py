@@ -169,16 +169,18 @@ def train(
 def optimize(program: Path, candidates: int, output: Path, force: bool) -> None:
     """Rewrite PROGRAM, a model that `zoo train` has saved: it says itself which inputs are context."""
     with plainly():
-        from rankopt import commands
         from rankopt.artefacts.formats import default_backend
         from rankopt.artefacts.writing import Order
+        from rankopt.commands import rewriting
+        from rankopt.commands.pricing import read_profile
+        from rankopt.commands.sources import Source
         from rankopt.report.terminal import render
         from rankopt.zoo.export import read_schema
 
         check_output(output, force)
         context = [f"features.{name}" for name in read_schema(program).context]
-        request = commands.Request(context, None, candidates, commands.read_profile(default_backend(output)))
-        done = commands.optimize(commands.Source(program), request, Order(output), verification=True, overwrite=force)
+        request = rewriting.Request(context, None, candidates, read_profile(default_backend(output)))
+        done = rewriting.optimize(Source(program), request, Order(output), verification=True, overwrite=force)
     if done.ranker.report is not None:
         render(done.ranker.report, Console())
     if done.exported is not None:

@@ -11,7 +11,7 @@ import torch
 from click.testing import Result
 
 import rankopt
-from rankopt.cli import split_selectors
+from rankopt.cli.reading import split_selectors
 from rankopt.many.calls import Many
 from rankopt.report.tree import Report
 

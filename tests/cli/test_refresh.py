@@ -11,6 +11,7 @@ from click.testing import Result
 from small_ranker import Small
 
 import rankopt
+from rankopt.errors import StageError
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +127,7 @@ def test_a_mask_that_the_ranker_was_made_for(tmp_path: Path) -> None:
     for given in (ranker, rankopt.load(tmp_path / "ranker.pt2")):
         given.load_original_state_dict(fresh.state_dict())  # which has no `shift`
         assert given.verify(model=fresh, example_inputs=rows).identical
-        with pytest.raises(rankopt.ranker.StageError, match="kept"):
+        with pytest.raises(StageError, match="kept"):
             given.load_original_state_dict(fresh.state_dict() | {"kept": torch.tensor([0.0, 1.0, 1.0])})
 
 

@@ -1,0 +1,31 @@
+"""Prices of a backend: by its name, from a file, or measured on this machine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rankopt.commands.progress import working
+from rankopt.errors import FormatError
+from rankopt.prices import PROFILES, Profile, from_json, profile_of, to_json
+
+
+def read_profile(backend: str) -> Profile:
+    """The prices of a backend by its name, or of a file by `rankopt calibrate`."""
+    if backend in PROFILES or not Path(backend).exists():
+        return profile_of(backend)
+    try:
+        data = json.loads(Path(backend).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise FormatError(f"{backend} is no JSON: {error}.\n  fix: write it with `rankopt calibrate`") from error
+    return from_json(data)
+
+
+def calibrate(backend: str) -> dict[str, Any]:
+    """The prices of a backend on this machine, as plain data."""
+    from rankopt import calibration
+
+    with working(f"measuring {backend}"):
+        measured: dict[str, Any] = to_json(calibration.calibrate(backend))
+    return measured
