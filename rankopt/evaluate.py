@@ -14,8 +14,9 @@ import numpy as np
 
 from rankopt import operands as ops
 from rankopt.axes import ROW, Axis, Group, sizes, volume
-from rankopt.contraction import Product, Sketch, cost, join_products, multiply, multiply_add, plan, sketch
+from rankopt.contraction import Sketch, cost, sketch
 from rankopt.operands import Index, Operand
+from rankopt.products import Product, join_products, multiply, multiply_add, plan
 from rankopt.program import Expr, Stage, aten
 from rankopt.values import Cat, Node, Term
 from rankopt.workspace import Workspace
