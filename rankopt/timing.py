@@ -72,10 +72,9 @@ def _product(expr: Expr, rows: int, profile: Profile) -> float:
     size = [elements((s,), rows) for s in (x.dims[-2], y.dims[-1], x.dims[-1])]
     addend = elements(expr.dims, rows) if len(expr.args) > 2 and len(expr.args[0].dims) > 1 else 0
     copied = sum(_moved(o, rows, profile) for o in (x, y) if _is_scattered(o, profile))
-    alone = any(_batch_place(o) == 2 for o in (x, y)) and math.prod(size) >= LOOPED
-    return (
-        profile.product(batch, *size) + profile.gather * addend + copied + (profile.innermost * batch if alone else 0.0)
-    )
+    innermost = math.prod(size) >= LOOPED and any(_batch_place(o) == 2 for o in (x, y))
+    one_by_one = profile.innermost * batch if innermost else 0.0
+    return profile.product(batch, *size) + profile.gather * addend + copied + one_by_one
 
 
 LOOPED = 400
@@ -112,7 +111,7 @@ def _gathered(expr: Expr, rows: int, profile: Profile) -> float:
     written, source, width = elements(expr.dims, rows), expr.args[0], expr.dtype.itemsize
     match expr.target:
         case aten.index_select.default:
-            return profile.gathered(written, elements(expr.dims[expr.args[1] + 1 :], rows), width)
+            return profile.gathered(written, elements(expr.dims[expr.args[1] % len(expr.dims) + 1 :], rows), width)
         case aten.embedding.default:
             run = elements(source.dims[1:], rows)
             missed = profile.missed if elements(source.dims, rows) > CACHED else 0.0
@@ -150,8 +149,9 @@ def _elementwise(expr: Expr, read: list[Expr], rows: int, profile: Profile) -> f
 
 def _norm_size(expr: Expr, rows: int) -> int:
     """How many elements a softmax or norm takes together."""
-    together = expr.args[1] if expr.target is aten.layer_norm.default else (expr.dims[expr.args[1]],)
-    return max(elements(together, rows), 1)
+    if expr.target is aten.layer_norm.default:
+        return max(elements(expr.args[1], rows), 1)
+    return max(elements(expr.dims[expr.args[1] :][:1], rows), 1)
 
 
 WIDE = 4
