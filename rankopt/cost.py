@@ -48,6 +48,14 @@ FREE = frozenset(
 )
 """Calls that only make a view (a reshape that has to copy is charged by `copies`)."""
 
+CUTS = frozenset(
+    {
+        aten.narrow.default, aten.unbind.int, aten.split.Tensor, aten.split.sizes, aten.split_with_sizes.default,
+        aten.chunk.default, aten.slice.Tensor, aten.select.int, aten.expand.default, aten.expand_as.default,
+    }
+)  # fmt: skip
+"""Those of them that hold another number of elements than what they view: not every backend has such views."""
+
 RESHAPES = frozenset({aten.reshape.default, aten.flatten.using_ints, aten.view.default})
 PERMUTES = frozenset({aten.permute.default, aten.transpose.int, aten.t.default})
 

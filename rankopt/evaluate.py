@@ -18,7 +18,7 @@ from rankopt.contraction import Sketch, cost, sketch
 from rankopt.operands import Index, Operand
 from rankopt.products import Product, join_products, multiply, multiply_add, plan
 from rankopt.program import Expr, Stage, aten
-from rankopt.values import Cat, Node, Term
+from rankopt.values import Cat, Node, Part, Term
 from rankopt.workspace import Workspace
 
 
@@ -232,11 +232,45 @@ def _side_by_side(w: Workspace, cat: Cat, axis: Axis) -> _Row:
     before, after = order[:at], order[at + 1 :]
     if all(not part.axes and len(operand.axes) + 1 == len(order) for part, operand in zip(parts, forced, strict=True)):
         return _Row([ops.arrange(w, o, (*before, *after)) for o in forced], positions, order, at, stacked=True)
-    tensors: list[Expr] = []
+    groups = _alike(parts, forced, (*before, *after))
+    tensors = [_joined_before_repeated(w, group, before, after) for group in groups]
+    joined = [np.concatenate([part.positions for part, _ in group]) for group in groups]
+    return _Row(tensors, joined, order, at, stacked=False)
+
+
+Evaluated = tuple[Part, Operand]
+"""A part of a Cat, and its value."""
+
+
+def _alike(parts: Sequence[Part], forced: Sequence[Operand], axes: Group) -> list[list[Evaluated]]:
+    """Neighbours that have to be repeated along the same axes, together."""
+    groups: list[list[Evaluated]] = []
+    last: frozenset[Axis] = frozenset()
     for part, operand in zip(parts, forced, strict=True):
-        shape = [*map(ops.size_of, before), int(np.prod(sizes(part.axes))), *map(ops.size_of, after)]
-        tensors.append(w.program.view(ops.expand(w, operand, (*before, *part.axes, *after)), shape))
-    return _Row(tensors, positions, order, at, stacked=False)
+        repeated = frozenset(axes) - set(operand.axes)
+        if repeated and repeated == last:
+            groups[-1].append((part, operand))
+        else:
+            groups.append([(part, operand)])
+        last = repeated
+    return groups
+
+
+def _joined_before_repeated(w: Workspace, group: Sequence[Evaluated], before: Group, after: Group) -> Expr:
+    """Neighbours of a concatenation as one tensor, repeated once and not one by one."""
+    if len(group) > 1:
+        here = set(group[0][1].axes)
+        near, far = tuple(a for a in before if a in here), tuple(a for a in after if a in here)
+        tensors = [_part_tensor(w, part, operand, near, far) for part, operand in group]
+        own = w.axes.fresh(sum(len(part.positions) for part, _ in group))
+        return ops.expand(w, Operand(w.program.cat(tensors, len(near)), (*near, own, *far)), (*before, own, *after))
+    return _part_tensor(w, *group[0], before, after)
+
+
+def _part_tensor(w: Workspace, part: Part, operand: Operand, before: Group, after: Group) -> Expr:
+    """The value of a part with one dim for its own axes."""
+    shape = [*map(ops.size_of, before), int(np.prod(sizes(part.axes))), *map(ops.size_of, after)]
+    return w.program.view(ops.expand(w, operand, (*before, *part.axes, *after)), shape)
 
 
 def _stack(w: Workspace, tensors: Sequence[Expr], order: Group, at: int) -> Expr:

@@ -186,7 +186,9 @@ class Interpreter(fx.Interpreter):
             raise Refusal("its rows are not one plain dim")
         if self.w.policy.unchanged:
             raise Refusal("the model is left unchanged")
-        if self.w.policy.once and any(isinstance(leaf, Value) and leaf.node.has_rows for leaf in leaves_):
+        with_rows = any(isinstance(leaf, Value) and leaf.node.has_rows for leaf in leaves_)
+        joins = rule.family == "concatenation"  # neighbours of the context are joined before they are tiled
+        if self.w.policy.once and with_rows and not joins:
             raise Refusal("what reads target values is left unchanged")
         if rule.family == "elementwise" and any(isinstance(leaf, Rows) for leaf in leaves_):
             raise Refusal("the number of rows is computed with")

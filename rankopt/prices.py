@@ -75,6 +75,8 @@ class Profile:
     """Whether one thread moves all elements, however many there are."""
     strided_batch: bool
     """Whether a batch of matrices may lie between their rows."""
+    copied_cuts: bool
+    """Whether a slice, or a repetition, is a copy."""
     innermost: float
     """One product of a batch that lies innermost, and is therefore multiplied one by one."""
     doubt: float = 1.0
@@ -162,6 +164,7 @@ EAGER = Profile(
     plane=60.0,
     moved_alone=False,
     strided_batch=True,
+    copied_cuts=False,
     innermost=4000.0,
 )
 """PyTorch, calls one by one."""
@@ -196,6 +199,7 @@ ONNX_RUNTIME = Profile(
     plane=2000.0,
     moved_alone=True,
     strided_batch=False,
+    copied_cuts=True,
     innermost=0.0,
     doubt=1.2,
 )

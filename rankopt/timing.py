@@ -10,7 +10,7 @@ import math
 import torch
 
 from rankopt.axes import elements
-from rankopt.cost import FREE, FUNCTIONS, MOVES, REDUCTIONS, SELECTIONS, aten, products
+from rankopt.cost import CUTS, FREE, FUNCTIONS, MOVES, REDUCTIONS, SELECTIONS, aten, products
 from rankopt.prices import CACHED, DEFAULT, Profile
 from rankopt.program import Expr, Leaf, Stage, operands
 from rankopt.strides import RESHAPES, move, ranks, reshape_copies
@@ -29,6 +29,8 @@ def time(expr: Expr, rows: int, profile: Profile = DEFAULT) -> float:
     """Estimated nanoseconds of one call at `rows` candidates. What runs once per model version is free."""
     if isinstance(expr.target, Leaf) or expr.stage is Stage.WEIGHT:
         return 0.0
+    if expr.target in CUTS and profile.copied_cuts:
+        return profile.call + profile.shared(profile.gather * (elements(expr.dims, rows) if expr.shape else 0))
     if expr.target in FREE and not (expr.target in RESHAPES and reshape_copies(expr)):
         return profile.view
     return profile.call + profile.shared(_work(expr, rows, profile))
