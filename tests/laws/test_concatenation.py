@@ -5,9 +5,11 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-from laws.harness import Case, law_tests
+from laws.harness import Case, calls, exprs_of, group_of, law_tests
 from torch import Tensor
 from torch.nn import functional as F
+
+from rankopt.axes import Rows
 
 ATEN = torch.ops.aten
 Exact = partial(Case, exact=True)
@@ -57,3 +59,11 @@ CASES = [
 ]  # fmt: skip
 
 test_cases = law_tests(CASES)
+
+
+def test_neighbours_of_the_context_are_joined_before_they_are_repeated() -> None:
+    """cat(c_1, c_2, c_3, t) over rows repeats cat(c_1, c_2, c_3), once."""
+    pieces = Exact("concatenation.cat", lambda c, t: torch.cat([c[:, 2], c[:, 0].exp(), c[:, 1].sin(), t[:, 0]], 1))
+    for policy in ("full", "context once"):
+        repeated = calls(exprs_of(group_of((pieces,)).plans[policy], 0), "expand")
+        assert [e.dims for e in repeated] == [(Rows(), 12)]
