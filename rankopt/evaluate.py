@@ -17,7 +17,7 @@ from rankopt.axes import ROW, Axis, Group, sizes, volume
 from rankopt.contraction import Sketch, cost, sketch
 from rankopt.operands import Index, Operand
 from rankopt.products import Product, join_products, multiply, multiply_add, plan
-from rankopt.program import Expr, Stage, aten
+from rankopt.program import Expr, Stage, aten, reshaped
 from rankopt.values import Cat, Node, Part, Term
 from rankopt.workspace import Workspace
 
@@ -275,9 +275,9 @@ def _part_tensor(w: Workspace, part: Part, operand: Operand, before: Group, afte
 
 def _stack(w: Workspace, tensors: Sequence[Expr], order: Group, at: int) -> Expr:
     """Tensors of one place each, in order, as one call."""
-    if at == 0 and all(t.target is aten.reshape.default and t.args[0].dims == (1, *t.dims) for t in tensors):
-        return w.program.cat([t.args[0] for t in tensors], 0)
     shape = tuple(ops.size_of(axis) for axis in order)
+    if at == 0 and (sources := reshaped(tensors)):
+        return w.program.view(w.program.cat(sources, 0), shape)
     return w.program.call(aten.stack.default, list(tensors), at, shape=shape, out=tensors[0].dtype)
 
 

@@ -302,6 +302,8 @@ class Program:
             return xs[0]
         total = sum(_int(x.dims[dim]) for x in xs)
         shape = (*xs[0].dims[:dim], total, *xs[0].dims[dim + 1 :])
+        if dim == 0 and (sources := reshaped(xs)):
+            return self.view(self.cat(sources, 0), shape)  # one reshape of all instead of one each
         return self.call(aten.cat.default, list(xs), dim, shape=shape, out=xs[0].dtype)
 
     # -------------------------------------------------------------------------------------------------- arithmetic
@@ -340,6 +342,14 @@ class Program:
         """`sum`, `mean` or `amax` over `dims`, which disappear."""
         shape = tuple(size for dim, size in enumerate(x.dims) if dim not in dims)
         return self.call(target, x, sorted(dims), shape=shape, out=x.dtype)
+
+
+def reshaped(xs: Sequence[Expr]) -> list[Expr]:
+    """The tensors of which all of `xs` are reshapes, if they can be concatenated as they are; else none."""
+    sources = [x.args[0] for x in xs if x.target is aten.reshape.default]
+    if len(sources) < len(xs) or any(isinstance(size, Rows) for source in sources for size in source.dims):
+        return []
+    return sources if len({source.dims[1:] for source in sources}) == 1 and sources[0].dims else []
 
 
 def _int(size: Size) -> int:
