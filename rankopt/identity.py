@@ -50,7 +50,18 @@ def _needed(result: Expr, known: Mapping[int, int]) -> Iterator[Expr]:
 def _line(expr: Expr, numbers: Mapping[int, int], constants: Mapping[str, Tensor]) -> str:
     if expr.target is Leaf.CONSTANT:
         return f"constant {fingerprint({'': constants[expr.args[0]]})}"
-    return f"{_name(expr.target)} {_text((expr.args, expr.kwargs), numbers)} {expr.shape} {expr.dtype}"
+    return f"{_name(expr.target)} {_arguments(expr, numbers)} {expr.shape} {expr.dtype}"
+
+
+def _arguments(expr: Expr, numbers: Mapping[int, int]) -> str:
+    """The arguments by name, without those that say what the op's schema says: a file does not keep which were said."""
+    if not isinstance(expr.target, OpOverload):
+        return _text((expr.args, expr.kwargs), numbers)
+    schema = expr.target._schema.arguments
+    given = {argument.name: value for argument, value in zip(schema, expr.args, strict=False)} | dict(expr.kwargs)
+    texts = {name: _text(value, numbers) for name, value in given.items()}
+    defaults = {a.name: _text(a.default_value, numbers) for a in schema if a.has_default_value()}
+    return ", ".join(f"{name}={texts[name]}" for name in sorted(texts) if texts[name] != defaults.get(name))
 
 
 def _name(target: Any) -> str:

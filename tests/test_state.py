@@ -82,13 +82,13 @@ def test_a_state_that_was_stored_gives_the_same_scores(shared: Ranker, through: 
 def test_tensors_that_share_memory_and_scalars_are_stored(tmp_path: Path) -> None:
     request = request_of(packed(), 4)
     state = packed().context_stage(request.context)
-    assert any(not tensor.dim() for tensor in state.values())
     state.save(tmp_path / "state.safetensors")
     back = State.load(tmp_path / "state.safetensors")
     assert all(torch.equal(back[name], tensor) for name, tensor in state.items())
     both = State({"a": torch.arange(4.0), "b": torch.arange(4.0).bool()}, state.version)
-    both["c"] = both["a"].view(2, 2).t()
+    both["c"], both["d"] = both["a"].view(2, 2).t(), torch.tensor(2.0)
     assert torch.equal(stored(both)["c"], both["c"])
+    assert stored(both)["d"].shape == ()
     assert stored(both)["b"].dtype is torch.bool
 
 

@@ -91,7 +91,10 @@ def test_stages_of_onnx(tmp_path: Path) -> None:
     context, target, expected = call_of(ranker, (4, 0, 1, 7), "request_of")
     state = onnx_run(tmp_path / "many.context.onnx", context | target)
     by_name = dict(zip((tensor["name"] for tensor in facts["state"]), state, strict=True))
-    assert {len(tensor) for tensor in by_name.values() if tensor.dim()} == {4}
+    described = {port["name"]: port["shape"] for port in facts["candidate"]["inputs"] if port["role"] == "state"}
+    assert {shape[0] for shape in described.values()} == {"B", 1}  # what comes of a scalar is there once for the call
+    for state_name, tensor in by_name.items():
+        assert list(tensor.shape) == [4 if size == "B" else size for size in described[state_name]]
     assert_close(onnx_run(tmp_path / "many.candidate.onnx", context | target | by_name), expected)
 
 
