@@ -9,25 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import torch
+from properties.choices import Choices
 from properties.recorder import Handle, Recorder, aten
 
 from rankopt.axes import Rows, Size
 
-T = TypeVar("T")
-Operation = Callable[[Recorder, "Choice", Sequence[Handle]], Handle | None]
+Operation = Callable[[Recorder, Choices, Sequence[Handle]], Handle | None]
 LARGEST = 400
 """Elements per row that a value may have."""
-
-
-class Choice(Protocol):
-    """Where the randomness comes from."""
-
-    def integer(self, low: int, high: int) -> int: ...
-    def pick(self, items: Sequence[T]) -> T: ...
-    def flag(self) -> bool: ...
 
 
 def is_float(x: Handle) -> bool:
@@ -47,7 +39,7 @@ def plain(x: Handle) -> list[int]:
     return [dim for dim, size in enumerate(x.shape) if not isinstance(size, Rows)]
 
 
-def chosen(c: Choice, values: Sequence[Handle], *conditions: Callable[[Handle], Any]) -> Handle | None:
+def chosen(c: Choices, values: Sequence[Handle], *conditions: Callable[[Handle], Any]) -> Handle | None:
     """One of the values that meet the conditions, the latest preferred."""
     fit = [x for x in values if all(condition(x) for condition in conditions)]
     return fit[-1 - c.integer(0, min(len(fit) - 1, c.integer(1, 6)))] if fit else None
@@ -65,7 +57,7 @@ def divisors(size: int) -> list[int]:
 # ------------------------------------------------------------------------------------------------------ movement
 
 
-def refold(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
+def refold(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
     """A random reshape: dims merged or split, rows folded with their neighbours."""
     x = chosen(c, values, lambda x: x.ndim and x.ndim - len(plain(x)) < 2)
     if x is None:
@@ -90,7 +82,7 @@ def refold(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
     return r.call(aten.reshape.default, x, given)
 
 
-def flatten(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
+def flatten(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
     x = chosen(c, values, lambda x: x.ndim > 1 and x.ndim - len(plain(x)) < 2)
     if x is None:
         return None
@@ -98,7 +90,7 @@ def flatten(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
     return r.call(aten.flatten.using_ints, x, start, c.integer(start, x.ndim - 1))
 
 
-def permute(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
+def permute(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
     x = chosen(c, values, lambda x: x.ndim > 1)
     if x is None:
         return None
@@ -108,22 +100,22 @@ def permute(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
     return r.call(aten.permute.default, x, [dim - x.ndim * c.integer(0, 1) for dim in order])
 
 
-def transpose(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
+def transpose(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
     x = chosen(c, values, lambda x: x.ndim > 1)
     return x and r.call(aten.transpose.int, x, c.integer(-x.ndim, -1), c.integer(0, x.ndim - 1))
 
 
-def unsqueeze(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
+def unsqueeze(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
     x = chosen(c, values, lambda x: x.ndim < 5)
     return x and r.call(aten.unsqueeze.default, x, c.integer(-1 - x.ndim, x.ndim))
 
 
-def squeeze(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
+def squeeze(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
     x = chosen(c, values, lambda x: 1 in x.shape)
     return x and r.call(aten.squeeze.dim, x, c.pick([d for d, size in enumerate(x.shape) if size == 1]))
 
 
-def expand(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
+def expand(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
     x = chosen(c, values, lambda x: 1 in x.shape or not x.has_rows)
     if x is None:
         return None
@@ -133,7 +125,7 @@ def expand(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
     return r.call(aten.expand.default, x, sizes)
 
 
-def repeat(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
+def repeat(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
     x = chosen(c, values, lambda x: volume(x.shape) <= LARGEST // 6)
     if x is None:
         return None
@@ -147,12 +139,12 @@ def repeat(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
     return r.call(aten.repeat.default, x, times)
 
 
-def repeat_interleave(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
+def repeat_interleave(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
     x = chosen(c, values, lambda x: x.ndim and volume(x.shape) <= LARGEST // 3)
     return x and r.call(aten.repeat_interleave.self_int, x, c.integer(1, 3), c.integer(0, x.ndim - 1))
 
 
-def flip(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
+def flip(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
     x = chosen(c, values, lambda x: x.ndim)
     return x and r.call(aten.flip.default, x, [c.integer(0, x.ndim - 1)])
 
@@ -160,7 +152,7 @@ def flip(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
 # ------------------------------------------------------------------------------------------------------ picking
 
 
-def select(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
+def select(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
     x = chosen(c, values, plain)
     if x is None:
         return None
@@ -168,7 +160,7 @@ def select(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
     return r.call(aten.select.int, x, dim, c.integer(-static(x.shape[dim]), static(x.shape[dim]) - 1))
 
 
-def slice_(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
+def slice_(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
     x = chosen(c, values, plain)
     if x is None:
         return None
@@ -179,7 +171,7 @@ def slice_(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
     return r.call(aten.slice.Tensor, x, dim, start, end, c.integer(1, 2))
 
 
-def index_select(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
+def index_select(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
     x = chosen(c, values, plain)
     if x is None:
         return None
@@ -189,7 +181,7 @@ def index_select(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | N
     return r.call(aten.index_select.default, x, dim, r.constant(places))
 
 
-def index(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
+def index(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
     """One dim or two neighbours at constant places, as a triangle is taken from a Gram matrix."""
     x = chosen(c, values, plain)
     if x is None:
@@ -203,7 +195,7 @@ def index(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
     return r.call(aten.index.Tensor, x, [None] * first + [r.constant(places) for places in lists])
 
 
-def triangle(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
+def triangle(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
     """Fields times fields, and the pairs of different ones."""
     x = chosen(c, values, is_float, lambda x: x.ndim == 3 and 1 < static(x.shape[1]) <= 6 and plain(x) == [1, 2])
     if x is None:
@@ -214,7 +206,7 @@ def triangle(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
     return r.call(aten.index.Tensor, gram, [None, r.constant(left), r.constant(right)])
 
 
-def split(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
+def split(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
     x = chosen(c, values, plain)
     if x is None:
         return None
@@ -232,7 +224,7 @@ def split(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
     return c.pick(r.call(aten.split_with_sizes.default, x, sizes, dim))
 
 
-def cat(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
+def cat(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
     """Some values side by side that agree in all other dims; the same one perhaps twice."""
     x = chosen(c, values, lambda x: x.ndim)
     if x is None:
@@ -252,7 +244,7 @@ def cat(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
     return r.call(aten.cat.default, xs, dim)
 
 
-def stack(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
+def stack(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
     x = chosen(c, values, lambda x: x.ndim < 4 and volume(x.shape) <= LARGEST // 3)
     if x is None:
         return None
@@ -260,7 +252,7 @@ def stack(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
     return r.call(aten.stack.default, [x, *others], c.integer(-1 - x.ndim, x.ndim))
 
 
-def embedding(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
+def embedding(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
     ids = chosen(c, values, lambda x: not is_float(x) and x.dtype.itemsize == 8 and int(x.tensors[0].min()) >= 0)
     if ids is None:
         return None
@@ -279,12 +271,12 @@ UNARY: tuple[Any, ...] = (
 )  # fmt: skip
 
 
-def unary(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
+def unary(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
     x = chosen(c, values, is_float)
     return x and r.call(c.pick(UNARY), x)
 
 
-def square(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
+def square(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
     x = chosen(c, values, is_float, bounded)
     if x is None:
         return None
@@ -295,7 +287,7 @@ def bounded(x: Handle) -> bool:
     return not x.tensors[0].numel() or float(x.tensors[0].abs().max()) < 1e3
 
 
-def by_number(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
+def by_number(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
     x = chosen(c, values, lambda x: x.dtype.itemsize == 8, bounded)
     if x is None:
         return None
@@ -305,7 +297,7 @@ def by_number(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None
     return r.call(op, x, number)
 
 
-def binary(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
+def binary(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
     x = chosen(c, values, is_float, bounded)
     y = x and chosen(c, values, is_float, bounded, lambda y: broadcasts(x.shape, y.shape))
     if x is None or y is None:
@@ -328,7 +320,7 @@ def broadcasts(x: Sequence[Size], y: Sequence[Size]) -> bool:
     return all(a == b or 1 in (a, b) for a, b in pairs) and within([b if a == 1 else a for a, b in pairs])
 
 
-def with_parameter(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
+def with_parameter(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
     """A bias, or a scale per element of the last dims."""
     x = chosen(c, values, is_float, lambda x: x.ndim and not isinstance(x.shape[-1], Rows), bounded)
     if x is None:
@@ -338,7 +330,7 @@ def with_parameter(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle |
     return r.call(c.pick([aten.add.Tensor, aten.mul.Tensor]), x, r.weight(*shape))
 
 
-def mask(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
+def mask(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
     """Ids or inputs compared with a number: a boolean, or the numbers 0 and 1."""
     x = chosen(c, values, lambda x: x.dtype.itemsize == 8)
     if x is None:
@@ -347,7 +339,7 @@ def mask(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
     return r.call(aten._to_copy.default, found, dtype=c.pick([DOUBLE, LONG])) if c.flag() else found
 
 
-def where(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
+def where(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
     x = chosen(c, values, is_float)
     if x is None:
         return None
@@ -362,12 +354,12 @@ def where(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
     return r.call(aten.where.self, condition, x, other)
 
 
-def cast(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
+def cast(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
     x = chosen(c, values, lambda x: not is_float(x))
     return x and r.call(aten._to_copy.default, x, dtype=DOUBLE)
 
 
-def integers(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
+def integers(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
     """Ids with offsets into one table."""
     x = chosen(c, values, lambda x: x.dtype.itemsize == 8 and not is_float(x), bounded)
     if x is None:
@@ -378,7 +370,7 @@ def integers(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
     return y and r.call(c.pick([aten.add.Tensor, aten.mul.Tensor, aten.sub.Tensor]), x, y)
 
 
-def filled(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
+def filled(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
     """A constant with rows, as sums start with."""
     kind = c.integer(0, 3)
     like = chosen(c, values, lambda x: x.dtype == DOUBLE)
@@ -394,7 +386,7 @@ def filled(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
 # ------------------------------------------------------------------------------------------------------ products
 
 
-def linear(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
+def linear(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
     x = chosen(c, values, is_float, bounded, lambda x: x.ndim > 1 and not isinstance(x.shape[-1], Rows))
     if x is None:
         return None
@@ -406,7 +398,7 @@ def linear(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
     return r.call(aten.linear.default, x, weight, *([r.weight(outer)] if c.flag() else []))
 
 
-def matmul(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
+def matmul(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
     """Two activations, their dims but the last two broadcast."""
     x = chosen(c, values, is_float, bounded, lambda x: x.ndim > 1 and not isinstance(x.shape[-1], Rows))
     if x is None:
@@ -430,7 +422,7 @@ def matmul(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
     return r.call(aten.matmul.default, x, y)
 
 
-def gram(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
+def gram(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
     """Q K^T of two values, or of one with itself."""
     x = chosen(c, values, is_float, bounded, lambda x: x.ndim > 2 and 2 * volume(x.shape[:-1]) <= LARGEST)
     if x is None:
@@ -447,7 +439,7 @@ EQUATIONS = ("rfd,rgd->rfg", "rfd,rfd->rf", "rfd,rgd->rfgd", "rfd,de->rfe", "rd,
 """Letters in the order of the dims; r is any dim, perhaps the rows."""
 
 
-def einsum(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
+def einsum(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
     equation = c.pick(EQUATIONS)
     left, right = equation.split("->")[0].split(",")
     x = chosen(
@@ -475,7 +467,7 @@ def einsum(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
     return r.call(aten.einsum.default, equation, [x, y])
 
 
-def cross(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
+def cross(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
     """Cross layers, `x0 * (W x + b) + x`: products of sums of products, all of them pending."""
     x0 = chosen(c, values, is_float, bounded, lambda x: x.ndim > 1 and x.has_rows and plain(x)[-1:] == [x.ndim - 1])
     if x0 is None:
@@ -487,7 +479,7 @@ def cross(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
     return r.call(aten.linear.default, x, r.weight(1, width)) if c.flag() else x
 
 
-def symmetric(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
+def symmetric(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
     """`Q K^T + K Q^T`: two pending products of the same operands, with their axes exchanged."""
     ready: Callable[[Handle], Any] = lambda x: x.ndim == 3 and x.shape[0] == Rows() and plain(x) == [1, 2]  # noqa: E731
     x = chosen(c, values, is_float, bounded, ready, lambda x: 2 * volume(x.shape) <= LARGEST)
@@ -500,7 +492,7 @@ def symmetric(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None
     return r.call(aten.add.Tensor, scores, r.call(aten.transpose.int, scores, 1, 2))
 
 
-def conv1d(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
+def conv1d(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
     x = chosen(
         c,
         values,
@@ -516,7 +508,7 @@ def conv1d(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
 # ------------------------------------------------------------------------------------------------------ along dims
 
 
-def reduction(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
+def reduction(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
     x = chosen(c, values, is_float, plain)
     if x is None:
         return None
@@ -527,12 +519,12 @@ def reduction(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None
     return r.call(op, x, [d - x.ndim for d in dims] if c.flag() else dims, c.flag())
 
 
-def softmax(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
+def softmax(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
     x = chosen(c, values, is_float, plain)
     return x and r.call(c.pick([aten.softmax.int, aten.softmax.int, aten.log_softmax.int]), x, c.pick(plain(x)))
 
 
-def layer_norm(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
+def layer_norm(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
     x = chosen(c, values, is_float, lambda x: x.ndim and not isinstance(x.shape[-1], Rows))
     if x is None:
         return None
@@ -545,7 +537,7 @@ def layer_norm(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | Non
     return r.call(aten.layer_norm.default, x, shape, weight, bias, 0.1)
 
 
-def batch_norm(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
+def batch_norm(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
     x = chosen(c, values, is_float, lambda x: x.ndim in (2, 3) and not isinstance(x.shape[1], Rows))
     if x is None:
         return None
@@ -555,7 +547,7 @@ def batch_norm(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | Non
     return r.call(aten.batch_norm.default, x, *affine, r.weight(size), variance, False, 0.1, 0.5, True)
 
 
-def attention(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
+def attention(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
     ready: Callable[[Handle], Any] = lambda x: 2 < x.ndim < 5 and plain(x)[-2:] == [x.ndim - 2, x.ndim - 1]  # noqa: E731
     q = chosen(c, values, is_float, bounded, ready)
     if q is None:
@@ -575,7 +567,7 @@ def attention(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None
 # ------------------------------------------------------------------------------------------------------ opaque
 
 
-def opaque(r: Recorder, c: Choice, values: Sequence[Handle]) -> Handle | None:
+def opaque(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
     """Ops without a law, some of which mix rows."""
     x = chosen(c, values, is_float, lambda x: x.ndim and x.has_rows and x.tensors[0].numel())
     if x is None:

@@ -8,7 +8,7 @@ would have made of it. It also notes the line of code, so that a program that fa
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -19,7 +19,6 @@ from torch import Tensor, fx
 from torch._dynamo.source import ConstantSource
 from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
-from torch.utils import _pytree as pytree
 
 from rankopt.axes import Rows, Shape
 from rankopt.capture import CapturedModel, ModelInput, Weight
@@ -179,7 +178,7 @@ class Recorder:
                 return leaf.node
             return self._size(leaf.times) if isinstance(leaf, Rows) else leaf
 
-        return pytree.tree_map(convert, value, is_leaf=lambda leaf: isinstance(leaf, Handle | Rows))
+        return _mapped(convert, value)
 
     def _size(self, times: int) -> fx.Node:
         if times in self._sizes:
@@ -270,7 +269,16 @@ def _at(value: Any, i: int) -> Any:
             return leaf.tensors[i]
         return leaf.times * ROW_COUNTS[i] if isinstance(leaf, Rows) else leaf
 
-    return pytree.tree_map(convert, value, is_leaf=lambda leaf: isinstance(leaf, Handle | Rows))
+    return _mapped(convert, value)
+
+
+def _mapped(convert: Callable[[Any], Any], value: Any) -> Any:
+    """The same nest of lists, tuples and dicts with its leaves converted."""
+    if isinstance(value, list | tuple):
+        return type(value)(_mapped(convert, item) for item in value)
+    if isinstance(value, dict):
+        return {name: _mapped(convert, item) for name, item in value.items()}
+    return convert(value)
 
 
 def _code(value: Any) -> str:
