@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from properties.choices import Choices
-from properties.operations import LARGEST, OPERATIONS, volume
+from properties.operations import OPERATIONS
+from properties.operations.fitting import LARGEST, volume
 from properties.recorder import Handle, Recorded, Recorder, aten
 
 SIZES = (4, 2, 3, 6, 1)
