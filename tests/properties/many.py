@@ -69,5 +69,5 @@ def _joined(inputs: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 def _compare(recorded: Recorded, policy: Policy, found: Sequence[Tensor], wanted: Sequence[Tensor], how: str) -> None:
     for i, (one, other) in enumerate(zip(found, wanted, strict=True)):
-        if reason := difference(one, other, recorded.scale):
+        if reason := difference(one, other, recorded.scale, recorded.tolerance):
             raise Mismatch(f"{how}, output {i} under '{policy.name}': {reason}\n{recorded.code}")

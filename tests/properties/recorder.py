@@ -92,6 +92,8 @@ class Recorder:
     _last_placeholder: fx.Node | None = None
     scale: float = 1.0
     """The largest number that has been computed."""
+    precision: float = torch.finfo(torch.float64).eps
+    """That of the coarsest type in which anything has been computed."""
 
     # -------------------------------------------------------------------------------------------------- leaves
 
@@ -120,10 +122,11 @@ class Recorder:
         self.lines.append(f"{name} = r.{role.name.lower()}({', '.join(listed)})")
         return self._handle(node, name, tensors)
 
-    def weight(self, *shape: int) -> Handle:
+    def weight(self, *shape: int, dtype: torch.dtype = torch.float64) -> Handle:
         """A parameter."""
-        tensor = torch.randn(shape, generator=self._generator, dtype=torch.float64)
-        return self._weight(tensor, is_parameter=True, code=f"r.weight({', '.join(map(str, shape))})")
+        tensor = torch.randn(shape, generator=self._generator, dtype=torch.float64).to(dtype)
+        listed = [*map(str, shape), *([] if dtype is torch.float64 else [f"dtype={dtype}"])]
+        return self._weight(tensor, is_parameter=True, code=f"r.weight({', '.join(listed)})")
 
     def constant(self, values: Any) -> Handle:
         """A buffer: an index or a mask."""
@@ -168,6 +171,8 @@ class Recorder:
     def _handle(self, node: fx.Node, name: str, tensors: tuple[Tensor, ...]) -> Handle:
         shape = _shape(tensors)
         node.meta["val"] = _fake(shape, tensors[0].dtype)
+        if tensors[0].is_floating_point():
+            self.precision = max(self.precision, torch.finfo(tensors[0].dtype).eps)
         if tensors[0].is_floating_point() and tensors[0].numel():
             self.scale = max(self.scale, float(tensors[0].nan_to_num(0, 0, 0).abs().max()))
         return Handle(node, name, tensors, shape)
@@ -210,7 +215,9 @@ class Recorder:
             out_spec=None,  # type: ignore[arg-type]
             output_constants={},
         )
-        return Recorded(captured, tuple(self._roles), dict(self._ranges), "\n".join(self.lines), self.scale)
+        return Recorded(
+            captured, tuple(self._roles), dict(self._ranges), "\n".join(self.lines), self.scale, self.precision
+        )
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -222,6 +229,12 @@ class Recorded:
     ranges: dict[str, int | None]
     code: str
     scale: float
+    precision: float
+
+    @property
+    def tolerance(self) -> float:
+        """The error that rounding excuses, relative to the largest number that was computed."""
+        return max(1e-9, 64 * self.precision)
 
     def __repr__(self) -> str:
         return f"\n{self.code}\n"

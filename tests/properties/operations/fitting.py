@@ -23,6 +23,11 @@ def is_float(x: Handle) -> bool:
     return x.dtype.is_floating_point
 
 
+def alike(x: Handle) -> Callable[[Handle], bool]:
+    """Whether a value has the type of x: products do not promote."""
+    return lambda y: y.dtype == x.dtype
+
+
 def static(size: Size) -> int:
     return size.times if isinstance(size, Rows) else size
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from properties.choices import Choices
-from properties.operations.fitting import LARGEST, chosen, divisors, plain, static, volume
+from properties.operations.fitting import LARGEST, chosen, divisors, is_float, plain, static, volume
 from properties.recorder import Handle, Recorder, aten
 
 from rankopt.axes import Rows
@@ -101,4 +101,50 @@ def repeat_interleave(r: Recorder, c: Choices, values: Sequence[Handle]) -> Hand
 
 def flip(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
     x = chosen(c, values, lambda x: x.ndim)
-    return x and r.call(aten.flip.default, x, [c.integer(0, x.ndim - 1)])
+    return x and r.call(aten.flip.default, x, sorted({c.integer(0, x.ndim - 1), c.integer(0, x.ndim - 1)}))
+
+
+def roll(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
+    x = chosen(c, values, lambda x: x.ndim)
+    return x and r.call(aten.roll.default, x, [c.pick([1, -1, 2, 5])], [c.integer(-x.ndim, x.ndim - 1)])
+
+
+def movedim(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
+    x = chosen(c, values, lambda x: x.ndim > 1)
+    return x and r.call(aten.movedim.int, x, c.integer(-x.ndim, x.ndim - 1), c.integer(-x.ndim, x.ndim - 1))
+
+
+def unflatten(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
+    x = chosen(c, values, plain)
+    if x is None:
+        return None
+    dim = c.pick(plain(x))
+    part = c.pick(divisors(static(x.shape[dim])))
+    sizes = [c.pick([part, -1]), static(x.shape[dim]) // part]
+    return r.call(aten.unflatten.int, x, dim - x.ndim if c.flag() else dim, sizes)
+
+
+def windows(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
+    """Windows along a dim, at every step or every other."""
+    x = chosen(c, values, plain, lambda x: volume(x.shape) <= LARGEST // 3)
+    if x is None:
+        return None
+    dim = c.pick(plain(x))
+    size = c.integer(1, min(3, static(x.shape[dim])))
+    return r.call(aten.unfold.default, x, dim - x.ndim if c.flag() else dim, size, c.integer(1, 2))
+
+
+def padded(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
+    """Zeros or another number before and behind the last dim; something cut off where there is enough."""
+    x = chosen(c, values, is_float, lambda x: x.ndim and not isinstance(x.shape[-1], Rows))
+    if x is None:
+        return None
+    before = c.pick([0, 1, 2, -1]) if static(x.shape[-1]) > 1 else c.integer(0, 2)
+    return r.call(aten.constant_pad_nd.default, x, [before, c.integer(0, 1)], c.pick([0.0, 1.5]))
+
+
+def diagonal(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
+    x = chosen(c, values, lambda x: len(plain(x)) > 1)
+    if x is None:
+        return None
+    return r.call(aten.diagonal.default, x, c.integer(0, 1) * (static(x.shape[plain(x)[1]]) > 1), *plain(x)[:2])

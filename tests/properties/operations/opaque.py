@@ -17,7 +17,10 @@ def opaque(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
     if x is None:
         return None
     rows = next(d for d, size in enumerate(x.shape) if isinstance(size, Rows))
-    kind = c.integer(0, 5)
+    kind = c.integer(0, 9)
+    if kind > 5:
+        op = (aten.softmax.int, aten.logsumexp.default, aten.sum.dim_IntList, aten.flip.default)[kind - 6]
+        return r.call(op, x, rows if op is aten.softmax.int else [rows])
     if kind == 0:
         return r.call(aten.cumsum.default, x, c.integer(0, x.ndim - 1))
     if kind == 1:

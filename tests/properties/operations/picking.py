@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from properties.choices import Choices
-from properties.operations.fitting import LARGEST, chosen, is_float, plain, static, volume, within
+from properties.operations.fitting import LARGEST, LONG, chosen, is_float, plain, static, volume, within
 from properties.recorder import Handle, Recorder, aten
 
 from rankopt.axes import Rows
@@ -116,6 +116,54 @@ def embedding(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | Non
     if ids is None:
         return None
     high = 1 + max(int(t.max()) for t in ids.tensors)
-    if high > 40 or not within((*ids.shape, 4)):
+    if not within((*ids.shape, 4)):
         return None
-    return r.call(aten.embedding.default, r.weight(max(high, 8), c.pick([4, 4, 3, 1])), ids)
+    if high > 8:  # other rows may reach higher still
+        ids = r.call(aten.remainder.Scalar, ids, 8)
+    return r.call(aten.embedding.default, r.weight(16, c.pick([4, 4, 3, 1])), ids)
+
+
+def from_the_back(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
+    """Constant places that count from the back, along one dim."""
+    x = chosen(c, values, plain)
+    if x is None:
+        return None
+    dim = c.pick(plain(x))
+    size = static(x.shape[dim])
+    places = [c.integer(-size, size - 1) for _ in range(c.integer(1, 4))]
+    return r.call(aten.index.Tensor, x, [None] * dim + [r.constant(places)])
+
+
+def gather(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
+    """Places that the data name, along a dim that is counted from the back."""
+    x = chosen(c, values, plain)
+    if x is None:
+        return None
+    ids = chosen(c, values, lambda y: y.dtype == LONG and y.shape == x.shape)
+    dim = c.pick(plain(x))
+    if ids is None:
+        ids = chosen(c, values, lambda y: y.dtype == LONG and y.shape == (Rows(),))
+        if ids is None or x.shape[0] != Rows() or dim == 0:
+            return None
+        ids = r.call(aten.reshape.default, ids, [Rows(), *[1] * (x.ndim - 1)])
+        ids = r.call(aten.expand.default, ids, [-1, *[1 if d == dim else x.shape[d] for d in range(1, x.ndim)]])
+    places = r.call(aten.remainder.Scalar, ids, static(x.shape[dim]))
+    return r.call(aten.gather.default, x, dim - x.ndim if c.flag() else dim, places)
+
+
+def by_data(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
+    """`x[:, ids]` and `table[ids]` with ids of the data: every row by every row's ids, or the rows of a weight."""
+    ids = chosen(c, values, lambda y: y.dtype == LONG and volume(y.shape) <= LARGEST // 6)
+    if ids is None:
+        return None
+    if c.flag():
+        places = r.call(aten.remainder.Scalar, ids, 5)
+        return r.call(aten.index.Tensor, r.weight(5, c.pick([2, 3])), [places])
+    x = chosen(c, values, plain, lambda x: not x.has_rows or not ids.has_rows)
+    if x is None:
+        return None
+    dim = c.pick(plain(x))
+    if not within((*x.shape, *ids.shape)):
+        return None
+    places = r.call(aten.remainder.Scalar, ids, static(x.shape[dim]))
+    return r.call(aten.index.Tensor, x, [None] * dim + [places])

@@ -6,7 +6,19 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from properties.choices import Choices
-from properties.operations.fitting import LARGEST, bounded, broadcasts, chosen, is_float, plain, static, volume, within
+from properties.operations.fitting import (
+    DOUBLE,
+    LARGEST,
+    alike,
+    bounded,
+    broadcasts,
+    chosen,
+    is_float,
+    plain,
+    static,
+    volume,
+    within,
+)
 from properties.recorder import Handle, Recorder, aten
 
 from rankopt.axes import Rows
@@ -17,11 +29,15 @@ def linear(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
     if x is None:
         return None
     inner, outer = static(x.shape[-1]), c.pick([4, 3, 6, 1])
-    weight = r.weight(outer, inner)
+    weight = r.weight(outer, inner, dtype=x.dtype)
     if x.ndim == 2 and c.integer(0, 3) == 0:
         y = r.call(aten.permute.default, weight, [1, 0])
-        return r.call(aten.addmm.default, r.weight(outer), x, y) if c.flag() else r.call(aten.mm.default, x, y)
-    return r.call(aten.linear.default, x, weight, *([r.weight(outer)] if c.flag() else []))
+        return (
+            r.call(aten.addmm.default, r.weight(outer, dtype=x.dtype), x, y)
+            if c.flag()
+            else r.call(aten.mm.default, x, y)
+        )
+    return r.call(aten.linear.default, x, weight, *([r.weight(outer, dtype=x.dtype)] if c.flag() else []))
 
 
 def matmul(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
@@ -38,11 +54,11 @@ def matmul(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
         full = (*x.shape[:-2], static(x.shape[-2]), static(y.shape[-1]))
         return broadcasts(x.shape[:-2], y.shape[:-2]) and within(full)
 
-    y = chosen(c, values, is_float, bounded, fits)
+    y = chosen(c, values, alike(x), bounded, fits)
     if y is None or c.integer(0, 3) == 0:
         batched = x.ndim == 3 and not isinstance(x.shape[0], Rows)
         batch = [static(x.shape[0])] if batched and c.flag() else []
-        y = r.weight(*batch, static(x.shape[-1]), c.pick([2, 3, 4]))
+        y = r.weight(*batch, static(x.shape[-1]), c.pick([2, 3, 4]), dtype=x.dtype)
     if x.ndim == y.ndim == 3 and x.shape[0] == y.shape[0] and c.flag():
         return r.call(aten.bmm.default, x, y)
     return r.call(aten.matmul.default, x, y)
@@ -53,7 +69,7 @@ def gram(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
     x = chosen(c, values, is_float, bounded, lambda x: x.ndim > 2 and 2 * volume(x.shape[:-1]) <= LARGEST)
     if x is None:
         return None
-    y = chosen(c, values, is_float, bounded, lambda y: y.shape[:-2] == x.shape[:-2] and y.shape[-1] == x.shape[-1])
+    y = chosen(c, values, alike(x), bounded, lambda y: y.shape[:-2] == x.shape[:-2] and y.shape[-1] == x.shape[-1])
     y = y or x
     rows = [d for z in (x, y) for d in z.shape[-2:] if isinstance(d, Rows)]
     if rows or not within((*x.shape[:-1], static(y.shape[-2]))):
@@ -82,9 +98,9 @@ def einsum(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
             for letter, size in zip(right, y.shape, strict=True)
         )
 
-    y = None if "r" not in right and c.flag() else chosen(c, values, is_float, bounded, fits)
+    y = None if "r" not in right and c.flag() else chosen(c, values, alike(x), bounded, fits)
     if y is None and not any(isinstance(sizes.get(letter, 4), Rows) for letter in right):
-        y = r.weight(*(static(sizes.get(letter, 4)) for letter in right))
+        y = r.weight(*(static(sizes.get(letter, 4)) for letter in right), dtype=x.dtype)
     if y is None:
         return None
     sizes.update(zip(right, y.shape, strict=True))
@@ -100,18 +116,18 @@ def cross(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
         return None
     x, width = x0, static(x0.shape[-1])
     for _ in range(c.integer(1, 2)):
-        gate = r.call(aten.linear.default, x, r.weight(width, width), r.weight(width))
+        gate = r.call(aten.linear.default, x, r.weight(width, width, dtype=x.dtype), r.weight(width, dtype=x.dtype))
         x = r.call(aten.mul.Tensor, r.call(aten.add.Tensor, r.call(aten.mul.Tensor, x0, gate), x), 0.25)
-    return r.call(aten.linear.default, x, r.weight(1, width)) if c.flag() else x
+    return r.call(aten.linear.default, x, r.weight(1, width, dtype=x.dtype)) if c.flag() else x
 
 
 def symmetric(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
     """`Q K^T + K Q^T`: two pending products of the same operands, with their axes exchanged."""
     ready: Callable[[Handle], Any] = lambda x: x.ndim == 3 and x.shape[0] == Rows() and plain(x) == [1, 2]  # noqa: E731
-    x = chosen(c, values, is_float, bounded, ready, lambda x: 2 * volume(x.shape) <= LARGEST)
+    x = chosen(c, values, lambda x: x.dtype == DOUBLE, bounded, ready, lambda x: 2 * volume(x.shape) <= LARGEST)
     if x is None:
         return None
-    y = chosen(c, values, is_float, bounded, lambda y: y.shape == x.shape and y is not x) or r.context(
+    y = chosen(c, values, alike(x), bounded, lambda y: y.shape == x.shape and y is not x) or r.context(
         *(static(size) for size in x.shape[1:])
     )
     scores = r.call(aten.bmm.default, x, r.call(aten.transpose.int, y, 1, 2))
@@ -128,4 +144,18 @@ def conv1d(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
     )
     if x is None or isinstance(x.shape[2], Rows):
         return None
-    return r.call(aten.conv1d.default, x, r.weight(3, static(x.shape[1]), 1), *([r.weight(3)] if c.flag() else []))
+    return r.call(
+        aten.conv1d.default,
+        x,
+        r.weight(3, static(x.shape[1]), 1, dtype=x.dtype),
+        *([r.weight(3, dtype=x.dtype)] if c.flag() else []),
+    )
+
+
+def rows_with_rows(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
+    """`X^T X`: the sum over all rows, which is one number for all of them."""
+    x = chosen(c, values, is_float, bounded, lambda x: x.ndim == 2 and x.shape[0] == Rows() and plain(x) == [1])
+    if x is None:
+        return None
+    y = chosen(c, values, alike(x), bounded, lambda y: y.ndim == 2 and y.shape[0] == Rows() and plain(y) == [1]) or x
+    return r.call(aten.matmul.default, r.call(aten.transpose.int, x, 0, 1), y)
