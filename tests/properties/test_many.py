@@ -8,6 +8,7 @@ import pytest
 from properties.checking import Mismatch
 from properties.many import assert_same_as_single_calls
 from properties.recorder import Recorder, aten
+from properties.regressions import REGRESSIONS, Program
 from properties.searching import require
 from properties.turns import SHARING
 
@@ -20,6 +21,14 @@ PROGRAMS = int(os.environ.get("RANKOPT_FUZZ_EXAMPLES", "2000")) // 20
 def test_random_programs() -> None:
     """Each program under one policy in turn."""
     require(range(PROGRAMS), lambda program, seed: assert_same_as_single_calls(program, SHARING[seed % len(SHARING)]))
+
+
+@pytest.mark.parametrize("program", REGRESSIONS, ids=lambda program: program.__name__)
+def test_regressions(program: Program) -> None:
+    r = Recorder()
+    recorded = r.finish(program(r))
+    for policy in SHARING:
+        assert_same_as_single_calls(recorded, policy, scale=10.0)
 
 
 def test_the_comparison_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
