@@ -32,4 +32,16 @@ REGRESSIONS: dict[str, tuple[int, Description]] = {
             output="dict",
         ),
     ),
+    "numbers that grow with the request": (
+        61,
+        Description(
+            inputs=(Input("float ids", "context", 3), Input("lengths", "target")),
+            steps=(
+                Step("cross", (0,), {"form": "mm", "depth": 1}),
+                Step("cross", (2,), {"form": "linear", "depth": 1}),
+                Step("stacked", (0, 2), {"dim": 1}),
+            ),
+            output="dict",
+        ),
+    ),
 }
