@@ -44,4 +44,15 @@ REGRESSIONS: dict[str, tuple[int, Description]] = {
             output="dict",
         ),
     ),
+    "a number of rows that torch fixes": (
+        165,
+        Description(
+            inputs=(Input("dense", "packed", 6, (1, 2, 3)),),
+            steps=(
+                Step("gru", (0, 0)),
+                Step("stacked", (1, 0), {"dim": -1}),
+                Step("fm", (2,), {"form": "masked"}),
+            ),
+        ),
+    ),
 }
