@@ -37,7 +37,7 @@ REGRESSIONS: dict[str, tuple[int, Description]] = {
         Description(
             inputs=(Input("float ids", "context", 3), Input("lengths", "target")),
             steps=(
-                Step("cross", (0,), {"form": "mm", "depth": 1}),
+                Step("cross", (0,), {"form": "mm", "depth": 3}),
                 Step("cross", (2,), {"form": "linear", "depth": 1}),
                 Step("stacked", (0, 2), {"dim": 1}),
             ),
