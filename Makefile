@@ -30,7 +30,8 @@ demo: $(VENV)/.installed-zoo
 	$(BIN)/rankopt verify build/din.pt2 build/din_fast.pt2
 
 # Fifty thousand random programs and whole rankers beyond those that `make test` draws, which takes hours of a processor.
-# FUZZ_ARGS='--seed 1' draws others, FUZZ_ARGS='--minutes 10 --jobs 2' does what fits. Writes bench/results/fuzz.json.
+# FUZZ_ARGS='--seed 1' draws others, FUZZ_ARGS='--minutes 10 --jobs 2' does what fits. Writes bench/results/fuzz.json as it
+# goes; started again at the same commit, it goes on where it stopped.
 fuzz: $(VENV)/.installed-test
 	$(BIN)/python bench/fuzz.py --programs 48000 --rankers 2000 $(FUZZ_ARGS)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
 from rankopt.functional import simplify
@@ -155,4 +156,15 @@ def _read_shapes_again(graph: fx.Graph, constants: Mapping[str, Tensor]) -> None
         if node.name in constants:
             node.meta["val"] = mode.from_tensor(constants[node.name], static_shapes=True)
     values = [node.meta["val"] for node in placeholders]
-    FakeTensorProp(fx.GraphModule({}, graph), mode).propagate_dont_convert_inputs(*values)
+    _Shapes(fx.GraphModule({}, graph), mode).propagate_dont_convert_inputs(*values)
+
+
+class _Shapes(FakeTensorProp):
+    """Computes the shapes that are not known, or depended on a mask. Others stay: some ops fix the number of rows."""
+
+    def run_node(self, n: fx.Node) -> Any:
+        """The known value of a node, or what FakeTensorProp says."""
+        known = n.meta.get("val")
+        if n.op != "call_function" or known is None or free_unbacked_symbols(known):
+            return super().run_node(n)
+        return known

@@ -8,6 +8,8 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -52,12 +54,12 @@ def test_the_fuzzer_counts_shrinks_and_prints(monkeypatch: pytest.MonkeyPatch) -
         return "rewritten"
 
     monkeypatch.setattr(fuzz, "check_ranker", fails)
-    found = fuzz.search_rankers(0, 3)
+    found = fuzz.search_rankers(range(3))
     assert found.drawn == 3
     assert found.outcomes == {"rewritten": 2, "failed": 1}
     assert sum(found.blocks.values()) >= 6
     (failure,) = found.failures
-    assert failure.startswith("turn 1: AssertionError planted")
+    assert failure.startswith("ranker 1: AssertionError planted")
     assert failure.count("Step(") == 1
 
 
@@ -65,6 +67,54 @@ def test_the_fuzzer_mixes_both_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(ROOT / "bench")
     import fuzz
 
-    work = list(fuzz.alternating(*(list(fuzz.batches(kind, 40, 0)) for kind in fuzz.SEARCHES)))
+    work = fuzz.alternating(*(fuzz.batches(kind, 40, 0) for kind in fuzz.SEARCHES))
     assert [kind for kind, _, _ in work] == ["rankers", "rankers", "programs", "rankers", "rankers"]
     assert sum(count for kind, _, count in work if kind == "rankers") == 40
+    assert [batch.numbers for batch in work if batch.kind == "programs"] == [range(40)]
+
+
+def test_the_fuzzer_goes_on_after_a_failure_in_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "bench")
+    import fuzz
+
+    def fails(program: object, number: int) -> None:
+        if number in (1, 3):
+            raise ValueError("planted")
+
+    monkeypatch.setattr(fuzz, "check_in_turn", fails)
+    found = fuzz.search_programs(range(5))
+    assert found.drawn == 5
+    assert [failure.split("\n")[0] for failure in found.failures] == [
+        "program 1: ValueError: planted",
+        "program 3: ValueError: planted",
+    ]
+    assert all("r.call(" in failure for failure in found.failures)
+
+
+def test_the_fuzzer_goes_on_where_it_stopped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Batches that ended are not done again, at the same commit; a line that was cut short is done again."""
+    monkeypatch.syspath_prepend(ROOT / "bench")
+    import fuzz
+
+    done: list[fuzz.Batch] = []
+
+    def run(work: list[fuzz.Batch], jobs: int, minutes: float) -> Iterator[tuple[fuzz.Batch, fuzz.Found]]:
+        for batch in work[:3]:
+            done.append(batch)
+            yield batch, fuzz.Found(batch.count, 1.0, ["a failure"], Counter(fine=batch.count))
+
+    monkeypatch.setattr(fuzz, "run", run)
+    monkeypatch.setattr(fuzz, "commit", lambda: "abc")
+    monkeypatch.setattr("sys.argv", ["fuzz", "--programs", "1200", "--rankers", "20", "--folder", str(tmp_path)])
+    assert fuzz.main() == 1
+    with (tmp_path / fuzz.LOG).open("a") as file:
+        file.write('{"commit": "abc", "bat')
+    assert fuzz.main() == 1
+    assert len(done) == len(set(done)) == 5
+    total = json.loads((tmp_path / "fuzz.json").read_text())["results"]
+    assert total["programs"]["drawn"] == 1200
+    assert total["rankers"]["outcomes"] == {"fine": 20}
+    assert len(total["rankers"]["found"]) == 2
+    monkeypatch.setattr(fuzz, "commit", lambda: "other")
+    fuzz.main()
+    assert len(done) == 8

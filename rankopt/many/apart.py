@@ -28,7 +28,8 @@ def keeps_rows_apart(expr: Expr) -> bool:
         return _same_place(expr, expr.args[0])
     read = list(operands((expr.args, expr.kwargs)))
     if any(x.shape is None for x in read):
-        return expr.target in FILLED  # a number of rows in the arithmetic
+        counted = any(x.shape is None for x in operands((expr.args[1:], expr.kwargs)))
+        return expr.target in FILLED and not counted  # as a size, and not as a number to compute with
     check = CHECKS.get(expr.target)
     if check is None and is_pointwise(expr.target):
         check = _aligned

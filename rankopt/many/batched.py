@@ -244,6 +244,22 @@ def _as_it_is(e: Emitter, expr: Expr, args: Any, kwargs: Any) -> fx.Node | None:
     return e.call(expr.target, *_nodes(tuple(args)), kind=kind_of(expr), **_nodes(dict(kwargs)))
 
 
+def _masked_write(e: Emitter, expr: Expr, args: Any, kwargs: Any) -> fx.Node | None:
+    """`x[mask] = number` is `where(mask, number, x)`. vmap takes no boolean index."""
+    x, indices, number, *accumulate = args
+    given = [(dim, index) for dim, index in enumerate(indices) if index is not None]
+    if len(given) != 1 or given[0][1].expr.dtype != torch.bool or number.expr.dims or any(accumulate) or kwargs:
+        return None
+    before, mask = given[0]
+    node, first = mask.node, int(mask.batched)
+    for _ in range(before):
+        node = e.call(aten.unsqueeze.default, node, first)
+    for _ in range(len(expr.dims) - before - len(mask.expr.dims)):
+        node = e.call(aten.unsqueeze.default, node, -1)
+    value = _aligned(e, len(expr.dims), number)
+    return e.call(aten.where.self, node, value, x.node, kind=kind_of(expr))
+
+
 def _mm(e: Emitter, expr: Expr, args: Any, kwargs: Any) -> fx.Node | None:
     """Two matrices per request are a batched product; a weight multiplies the rows of all requests at once."""
     a, b = args
@@ -309,6 +325,7 @@ LAWS: dict[Any, Law] = {
     aten.sum.dim_IntList: _dims_at(1), aten.mean.dim: _dims_at(1),
     aten.amax.default: _dims_at(1), aten.amin.default: _dims_at(1),
     aten.cat.default: _joined, aten.stack.default: _joined, aten.index_select.default: _index_select,
+    aten.index_put.default: _masked_write,
     aten.embedding.default: _as_it_is, aten.linear.default: _as_it_is, aten.layer_norm.default: _as_it_is,
     aten.mm.default: _mm, aten.addmm.default: _addmm, aten.bmm.default: _bmm, aten.baddbmm.default: _bmm,
 }  # fmt: skip

@@ -18,9 +18,6 @@ from rankopt.stages import Stages, split
 from rankopt.verify import placeholders
 from rankopt.workspace import Policy
 
-TOLERANCE = 1e-9
-"""Of float64, relative to the largest number that the program computed."""
-
 
 class Mismatch(AssertionError):
     """The rewritten program gives other numbers."""
@@ -47,9 +44,9 @@ def assert_same(
         stages = stages_of(plan) if staged else None
         for request, wanted in zip(requests, expected, strict=True):
             given = request if policy.share else Request({}, tile(recorded.roles, request))
-            found = run(stages, weights, given) if stages else evaluate(plan, weights, given)
+            found = run(stages, weights, given, recorded.tolerance) if stages else evaluate(plan, weights, given)
             for i, (one, other) in enumerate(zip(found, wanted, strict=True)):
-                reason = difference(one, other, scale or recorded.scale)
+                reason = difference(one, other, scale or recorded.scale, recorded.tolerance)
                 if reason:
                     where = f"output {i} with {request.candidates} candidates under '{policy.name}'"
                     raise Mismatch(f"{where}: {reason}\n{recorded.code}")
@@ -108,22 +105,24 @@ def original(recorded: Recorded, request: Request) -> list[Tensor]:
     return list(recorded.captured.graph_module(*(values[node.target] for node in nodes)))
 
 
-def run(stages: Stages, weights: Mapping[str, Tensor], request: Request) -> Sequence[Tensor]:
+def run(stages: Stages, weights: Mapping[str, Tensor], request: Request, tolerance: float) -> Sequence[Tensor]:
     """The outputs of the three stages. Run eagerly, each must give the same numbers and leave its arguments alone."""
     sources = [stages.constants[s.name] if s.is_constant else weights[s.name] for s in stages.sources]
     prepared = stages.weight_stage(*sources)
     context = (request.context[name] for name in stages.context_inputs)
-    state = _both_ways(stages.context_stage, [*(prepared[i] for i in stages.context_weights), *context])
+    state = _both_ways(stages.context_stage, [*(prepared[i] for i in stages.context_weights), *context], tolerance)
     target = (request.target[name] for name in stages.target_inputs)
-    return _both_ways(stages.candidate_stage, [*(prepared[i] for i in stages.candidate_weights), *state, *target])
+    return _both_ways(
+        stages.candidate_stage, [*(prepared[i] for i in stages.candidate_weights), *state, *target], tolerance
+    )
 
 
-def _both_ways(stage: fx.GraphModule, arguments: Sequence[Tensor]) -> Sequence[Tensor]:
+def _both_ways(stage: fx.GraphModule, arguments: Sequence[Tensor], tolerance: float) -> Sequence[Tensor]:
     results: Sequence[Tensor] = stage(*arguments)
     kept = [argument.clone() for argument in arguments]
     for found, expected in zip(eager(stage)(*arguments), results, strict=True):
         scale = float(expected.double().abs().nan_to_num(0.0, 0.0, 0.0).max()) if expected.numel() else 1.0
-        if why := difference(found, expected, max(scale, 1.0)):
+        if why := difference(found, expected, max(scale, 1.0), tolerance):
             raise Mismatch(f"run eagerly, a stage gives other numbers: {why}")
     for argument, copy in zip(arguments, kept, strict=True):
         if not torch.equal(argument.nan_to_num(), copy.nan_to_num()):
@@ -131,7 +130,7 @@ def _both_ways(stage: fx.GraphModule, arguments: Sequence[Tensor]) -> Sequence[T
     return results
 
 
-def difference(found: Tensor, expected: Tensor, scale: float, tolerance: float = TOLERANCE) -> str:
+def difference(found: Tensor, expected: Tensor, scale: float, tolerance: float) -> str:
     """Why two results are not the same; empty if they are."""
     if found.shape != expected.shape or found.dtype != expected.dtype:
         return f"{found.dtype} {list(found.shape)} instead of {expected.dtype} {list(expected.shape)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from properties.checking import Mismatch, difference, evaluate, plans_of, stages_of
@@ -23,8 +24,11 @@ UNGROUPED = (2, 0, 3, 1, 4)
 """An order of the rows in which those of the requests alternate."""
 
 
-def assert_same_as_single_calls(recorded: Recorded, policy: Policy, candidates: int = 64) -> None:
+def assert_same_as_single_calls(
+    recorded: Recorded, policy: Policy, candidates: int = 64, *, scale: float | None = None
+) -> None:
     """Raises Mismatch where many requests in one call, dense or ragged, have other scores than calls one by one."""
+    recorded = replace(recorded, scale=scale or recorded.scale)
     for _, plan in plans_of(recorded, [policy], candidates):
         weights = {weight.name: weight.tensor for weight in recorded.captured.weights}
         many = ManyVariant(_variant(stages_of(plan), weights))
@@ -69,5 +73,5 @@ def _joined(inputs: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 def _compare(recorded: Recorded, policy: Policy, found: Sequence[Tensor], wanted: Sequence[Tensor], how: str) -> None:
     for i, (one, other) in enumerate(zip(found, wanted, strict=True)):
-        if reason := difference(one, other, recorded.scale):
+        if reason := difference(one, other, recorded.scale, recorded.tolerance):
             raise Mismatch(f"{how}, output {i} under '{policy.name}': {reason}\n{recorded.code}")

@@ -8,7 +8,7 @@ would have made of it. It also notes the line of code, so that a program that fa
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -19,7 +19,6 @@ from torch import Tensor, fx
 from torch._dynamo.source import ConstantSource
 from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
-from torch.utils import _pytree as pytree
 
 from rankopt.axes import Rows, Shape
 from rankopt.capture import CapturedModel, ModelInput, Weight
@@ -93,6 +92,8 @@ class Recorder:
     _last_placeholder: fx.Node | None = None
     scale: float = 1.0
     """The largest number that has been computed."""
+    precision: float = torch.finfo(torch.float64).eps
+    """That of the coarsest type in which anything has been computed."""
 
     # -------------------------------------------------------------------------------------------------- leaves
 
@@ -121,10 +122,11 @@ class Recorder:
         self.lines.append(f"{name} = r.{role.name.lower()}({', '.join(listed)})")
         return self._handle(node, name, tensors)
 
-    def weight(self, *shape: int) -> Handle:
+    def weight(self, *shape: int, dtype: torch.dtype = torch.float64) -> Handle:
         """A parameter."""
-        tensor = torch.randn(shape, generator=self._generator, dtype=torch.float64)
-        return self._weight(tensor, is_parameter=True, code=f"r.weight({', '.join(map(str, shape))})")
+        tensor = torch.randn(shape, generator=self._generator, dtype=torch.float64).to(dtype)
+        listed = [*map(str, shape), *([] if dtype is torch.float64 else [f"dtype={dtype}"])]
+        return self._weight(tensor, is_parameter=True, code=f"r.weight({', '.join(listed)})")
 
     def constant(self, values: Any) -> Handle:
         """A buffer: an index or a mask."""
@@ -169,6 +171,8 @@ class Recorder:
     def _handle(self, node: fx.Node, name: str, tensors: tuple[Tensor, ...]) -> Handle:
         shape = _shape(tensors)
         node.meta["val"] = _fake(shape, tensors[0].dtype)
+        if tensors[0].is_floating_point():
+            self.precision = max(self.precision, torch.finfo(tensors[0].dtype).eps)
         if tensors[0].is_floating_point() and tensors[0].numel():
             self.scale = max(self.scale, float(tensors[0].nan_to_num(0, 0, 0).abs().max()))
         return Handle(node, name, tensors, shape)
@@ -179,7 +183,7 @@ class Recorder:
                 return leaf.node
             return self._size(leaf.times) if isinstance(leaf, Rows) else leaf
 
-        return pytree.tree_map(convert, value, is_leaf=lambda leaf: isinstance(leaf, Handle | Rows))
+        return _mapped(convert, value)
 
     def _size(self, times: int) -> fx.Node:
         if times in self._sizes:
@@ -211,7 +215,9 @@ class Recorder:
             out_spec=None,  # type: ignore[arg-type]
             output_constants={},
         )
-        return Recorded(captured, tuple(self._roles), dict(self._ranges), "\n".join(self.lines), self.scale)
+        return Recorded(
+            captured, tuple(self._roles), dict(self._ranges), "\n".join(self.lines), self.scale, self.precision
+        )
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -223,6 +229,12 @@ class Recorded:
     ranges: dict[str, int | None]
     code: str
     scale: float
+    precision: float
+
+    @property
+    def tolerance(self) -> float:
+        """The error that rounding excuses, relative to the largest number that was computed."""
+        return max(1e-9, 64 * self.precision)
 
     def __repr__(self) -> str:
         return f"\n{self.code}\n"
@@ -270,7 +282,16 @@ def _at(value: Any, i: int) -> Any:
             return leaf.tensors[i]
         return leaf.times * ROW_COUNTS[i] if isinstance(leaf, Rows) else leaf
 
-    return pytree.tree_map(convert, value, is_leaf=lambda leaf: isinstance(leaf, Handle | Rows))
+    return _mapped(convert, value)
+
+
+def _mapped(convert: Callable[[Any], Any], value: Any) -> Any:
+    """The same nest of lists, tuples and dicts with its leaves converted."""
+    if isinstance(value, list | tuple):
+        return type(value)(_mapped(convert, item) for item in value)
+    if isinstance(value, dict):
+        return {name: _mapped(convert, item) for name, item in value.items()}
+    return convert(value)
 
 
 def _code(value: Any) -> str:

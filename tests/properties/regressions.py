@@ -112,6 +112,16 @@ def permute_from_the_back(r: Recorder) -> list[Handle]:
     return [v2]
 
 
+def masked_write(r: Recorder) -> list[Handle]:
+    """`x[mask] = number`, left as it is, could not be computed for many requests at once."""
+    x0 = r.context(4, 3)
+    x1 = r.target(4, 3)
+    v2 = r.call(aten.add.Tensor, x0, x1)
+    v3 = r.call(aten.gt.Scalar, r.call(aten.select.int, v2, -1, 0), 0.0)
+    v4 = r.call(aten.gt.Scalar, r.call(aten.select.int, x0, -1, 0), 0.0)
+    return [r.call(aten.index_put.default, v2, [mask], r.weight()) for mask in (v3, v4)]
+
+
 REGRESSIONS: tuple[Program, ...] = (
     packed_columns,
     rows_by_rows,
@@ -124,4 +134,5 @@ REGRESSIONS: tuple[Program, ...] = (
     view_of_tiled_rows,
     mean_of_nothing,
     permute_from_the_back,
+    masked_write,
 )

@@ -3,33 +3,32 @@
 from __future__ import annotations
 
 import os
-from itertools import cycle
 
 import pytest
-from hypothesis import HealthCheck, given, settings
 from properties.checking import Mismatch
 from properties.many import assert_same_as_single_calls
-from properties.recorder import Recorded, Recorder, aten
-from properties.strategy import programs
+from properties.recorder import Recorder, aten
+from properties.regressions import REGRESSIONS, Program
+from properties.searching import require
+from properties.turns import SHARING
 
 from rankopt.many import derivation
-from rankopt.plan import FULL, POLICIES, other_forms
+from rankopt.plan import FULL
 
 PROGRAMS = int(os.environ.get("RANKOPT_FUZZ_EXAMPLES", "2000")) // 20
 
 
 def test_random_programs() -> None:
     """Each program under one policy in turn."""
-    turns = cycle([*POLICIES, *other_forms(FULL)])
+    require(range(PROGRAMS), lambda program, seed: assert_same_as_single_calls(program, SHARING[seed % len(SHARING)]))
 
-    @settings(
-        max_examples=PROGRAMS, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
-    )
-    @given(programs())
-    def check(program: Recorded) -> None:
-        assert_same_as_single_calls(program, next(turns))
 
-    check()
+@pytest.mark.parametrize("program", REGRESSIONS, ids=lambda program: program.__name__)
+def test_regressions(program: Program) -> None:
+    r = Recorder()
+    recorded = r.finish(program(r))
+    for policy in SHARING:
+        assert_same_as_single_calls(recorded, policy, scale=10.0)
 
 
 def test_the_comparison_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from itertools import cycle
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
 from properties.checking import Mismatch, assert_same
 from properties.recorder import Recorded, Recorder, aten
 from properties.regressions import REGRESSIONS, Program
-from properties.strategy import programs
+from properties.searching import require
+from properties.turns import EVERY_POLICY, Turn
 
 from rankopt import algebra
-from rankopt.plan import FULL, POLICIES, UNSHARED, other_forms
+from rankopt.plan import FULL
 from rankopt.workspace import Policy
 
 PROGRAMS = int(os.environ.get("RANKOPT_FUZZ_EXAMPLES", "2000"))
-
-EVERY_POLICY = (*POLICIES, UNSHARED, *other_forms(FULL))
 
 
 @pytest.fixture(autouse=True)
@@ -34,22 +31,12 @@ def _one_thread() -> Iterator[None]:
 
 def test_random_programs() -> None:
     """Each program under one policy in turn, with the decisions for few, some or many candidates."""
-    turns = cycle([(policy, candidates) for candidates in (64, 2, 2000) for policy in EVERY_POLICY])
-    number = iter(range(1 << 62))
 
-    @settings(
-        max_examples=PROGRAMS,
-        derandomize=True,
-        database=None,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(programs())
-    def check(program: Recorded) -> None:
-        policy, candidates = next(turns)
-        assert_same(program, [policy], candidates, staged=next(number) % 4 == 0)
+    def check(program: Recorded, seed: int) -> None:
+        turn = Turn.of(seed)
+        assert_same(program, [turn.policy], turn.candidates, staged=turn.staged)
 
-    check()
+    require(range(PROGRAMS), check)
 
 
 @pytest.mark.parametrize("program", REGRESSIONS, ids=lambda program: program.__name__)

@@ -32,4 +32,27 @@ REGRESSIONS: dict[str, tuple[int, Description]] = {
             output="dict",
         ),
     ),
+    "numbers that grow with the request": (
+        61,
+        Description(
+            inputs=(Input("float ids", "context", 3), Input("lengths", "target")),
+            steps=(
+                Step("cross", (0,), {"form": "mm", "depth": 3}),
+                Step("cross", (2,), {"form": "linear", "depth": 1}),
+                Step("stacked", (0, 2), {"dim": 1}),
+            ),
+            output="dict",
+        ),
+    ),
+    "a number of rows that torch fixes": (
+        165,
+        Description(
+            inputs=(Input("dense", "packed", 6, (1, 2, 3)),),
+            steps=(
+                Step("gru", (0, 0)),
+                Step("stacked", (1, 0), {"dim": -1}),
+                Step("fm", (2,), {"form": "masked"}),
+            ),
+        ),
+    ),
 }
