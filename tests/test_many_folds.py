@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import rankopt
+from rankopt.artefacts.many_comparison import verify_many
 from rankopt.errors import ExportError
 from rankopt.ranker import Ranker
 
@@ -142,3 +143,14 @@ def test_what_torch_cannot_follow_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"torch.export cannot write the ranker(.|\n)*fix:"):
         ranker.export(tmp_path / name, **options)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_that_reads_the_order_of_its_rows_is_verified() -> None:
+    class Running(nn.Module):
+        def forward(self, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
+            return torch.relu(user + item).cumsum(0).sum(1), user[:1]
+
+    rows = (torch.randn(8, 3), torch.randn(8, 3))
+    ranker = rankopt.optimize(Running().eval(), ["user"], example_inputs=rows)
+    assert ranker.origin is not None
+    assert verify_many(ranker, ranker.origin[0], 4, (1, 3)).identical()

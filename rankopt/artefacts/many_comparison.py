@@ -142,8 +142,9 @@ def _reference(
     each = tuple(draw_request(ranker.interface.roles, examples, n, generator) for n in lengths)
     alone = references(ranker, [request for request in each if request.candidates], original)
     rows = sum(lengths)
-    shuffled = batching is Batching.REQUEST_OF
-    order = torch.randperm(rows, generator=generator) if shuffled else torch.arange(rows)
+    order = torch.arange(rows)
+    if batching is Batching.REQUEST_OF:
+        order = _interleaved(lengths, generator)
     dims = [row_dim(expr) for expr in _outputs(ranker)]
 
     def together(outputs_of: Callable[[Reference], Sequence[Tensor]]) -> list[Tensor]:
@@ -162,6 +163,13 @@ def _reference(
         together(lambda reference: reference.original),
         None if None in exact else together(lambda reference: reference.rewritten64 or []),
     )
+
+
+def _interleaved(lengths: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Rows of requests in random order, each request's own in theirs, which a model may read: a running sum does."""
+    owners = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths, dtype=torch.int64))
+    mixed = owners[torch.randperm(len(owners), generator=generator)]
+    return torch.argsort(torch.argsort(mixed, stable=True))
 
 
 def _outputs(ranker: Ranker) -> list[Expr]:
