@@ -34,6 +34,11 @@ class Kind(Enum):
 DESCRIPTION = "rankopt.json"
 """The extra file that makes a program a saved ranker."""
 
+EXPORTED = "rankopt_export.json"
+"""The extra file about inputs and weights of an exported program. Not that of a saved ranker: its weights are baked."""
+
+COMPILED = "data/aotinductor/"
+"""Where an archive has a compiled library."""
 
 _FIX = '  fix: torch.export.save(program, "model.pt2"), or ranker.save("ranker.pt2")'
 
@@ -55,6 +60,40 @@ def kind_of(path: Path) -> Kind:
     if "serialized_exported_program.json" in names | {Path(name).name for name in names}:
         return Kind.OLD_PROGRAM
     raise FormatError(f"{path} is an archive, but not of a model.\n{_FIX}")
+
+
+def refuse_exported(path: Path) -> None:
+    """Raises FormatError for what `rankopt export` wrote: it has no weights of the model's, only prepared ones."""
+    if not _is_exported(path):
+        return
+    raise FormatError(
+        f"{path} was made by `rankopt export`: it holds prepared weights, not those of the model.\n"
+        "  expected: a saved ranker, or a checkpoint of the model\n"
+        "  fix: rankopt refresh RANKER.pt2 CHECKPOINT -o NAME writes the saved ranker with new weights, in any format"
+    )
+
+
+def _is_exported(path: Path) -> bool:
+    if path.suffix.lower() == ".onnx":
+        return _says_rankopt(path)
+    with contextlib.suppress(FormatError, zipfile.BadZipFile), _opened(path) as archive:
+        if archive is None:
+            return False
+        members = {inside(name): name for name in archive.namelist()}
+        notes = [members[name] for name in members if name.startswith(COMPILED) and name.endswith("metadata.json")]
+        return f"extra/{EXPORTED}" in members or any(b"rankopt.program" in archive.read(name) for name in notes)
+    return False
+
+
+def _says_rankopt(path: Path) -> bool:
+    """Whether an ONNX model has rankopt's facts in its metadata."""
+    import onnx
+
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception:  # damaged, or missing: whoever reads it says so
+        return False
+    return any(item.key == "rankopt.program" for item in model.metadata_props)
 
 
 def plan_file(place: int) -> str:
@@ -115,6 +154,7 @@ def read_description(path: Path) -> dict[str, Any]:
 
     Raises FormatError where there is none or it is damaged.
     """
+    refuse_exported(path)
     if kind_of(path) is not Kind.RANKER:
         raise FormatError(
             f"{path} is {kind_of(path).value}, not an optimised ranker.\n"

@@ -20,7 +20,7 @@ from torch.utils import _pytree as pytree
 
 from rankopt.calls import CallSignature, row_counts_unlike, with_rows
 from rankopt.diagnosis import ROWS_AS_INT, explain, line_of_error, refusal
-from rankopt.errors import CaptureError
+from rankopt.errors import CaptureError, ExportError
 from rankopt.programs import line_of_row_guard, row_range, shared_rows
 from rankopt.row_counts import capture_at_row_counts
 
@@ -69,6 +69,22 @@ def export_rows(function: RowFunction, examples: Mapping[str, Tensor]) -> Export
             # The better answer is the one that has a line: torch's, unless it only stopped at the end.
             located = isinstance(error, CaptureError) and line_of_error(stopped) is None
             raise (error if located else explain(stopped)) from stopped
+
+
+def exported(
+    module: nn.Module, examples: tuple[Any, ...], shapes: Any, named: dict[str, Any] | None = None
+) -> ExportedProgram:
+    """A rewritten ranker as a program. Raises ExportError where torch cannot follow it for any number of rows."""
+    try:
+        with tracing_conditions():
+            return torch.export.export(module, examples, named, dynamic_shapes=shapes, strict=False)
+    except Exception as error:  # torch raises whatever its layers raise
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise ExportError(
+            f"torch.export cannot write the ranker: {' '.join(lines[:2])[:300]}\n"
+            "  expected: ops that it follows for any number of rows; torch.chunk(x, k, 0) it fixes to a size\n"
+            "  fix: write torch.split(x, rows, 0) in the model, or use the ranker in Python"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -30,7 +30,7 @@ from torch.fx import traceback
 from rankopt.archive import DESCRIPTION, plan_file, read_description, read_plans, read_program
 from rankopt.atomic import require_writable, write_whole
 from rankopt.errors import FormatError
-from rankopt.exporting import tracing_conditions
+from rankopt.exporting import exported, tracing_conditions
 from rankopt.interface import InputInfo
 from rankopt.metadata import Metadata
 from rankopt.ranges import examples_of, ranges_to_json
@@ -50,7 +50,7 @@ def save(ranker: Ranker, path: str | os.PathLike[str], overwrite: bool = False) 
     """Writes a ranker to one file, whole or not at all.
 
     Raises OutputError where `path` exists and `overwrite` is not set, or cannot be written; FormatError for a
-    ranker whose call holds what no file can.
+    ranker whose call holds what no file can; ExportError for an op that torch.export does not follow.
     """
     target = Path(path)
     require_writable(target, overwrite)
@@ -155,8 +155,8 @@ def _exported(module: nn.Module, ranker: Ranker, tensors: tuple[dict[str, Tensor
     candidates = Dim("candidates", min=0)
     given = {"tensors": dict.fromkeys(tensors[0])} if tensors else {}
     shapes = {**given, "context": dict.fromkeys(context), "target": {name: {0: candidates} for name in target}}
-    with tracing_conditions(), traceback.preserve_node_meta():
-        program = torch.export.export(module, (*tensors, context, target), dynamic_shapes=shapes, strict=False)
+    with traceback.preserve_node_meta():
+        program = exported(module, (*tensors, context, target), shapes)
     if tensors:
         program.example_inputs = None  # they would be written
     for node in program.graph.nodes:  # neither this file's lines nor what the exporter noted belong in the file

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from rankopt.errors import StageError
 from rankopt.metadata import fingerprint
 from rankopt.stages import Source, Stages
-from rankopt.tensors import get_tensor, put_tensor
+from rankopt.tensors import get_tensor, misfit, put_tensor
 from rankopt.variant import count_changes
 
 
@@ -90,8 +90,8 @@ class WeightHolder(nn.Module):
         the ranker does not know are left out: it reads what the scores depend on. States of the old weights are refused
         from now on. Nothing is changed where an error is raised.
 
-        Raises StageError where a weight is missing, is no tensor or has another shape, or where an index or a mask
-        differs: laws look into those, so other values are another program.
+        Raises StageError where a weight is missing, has another shape or kind of numbers, or is not dense; or where an
+        index or a mask differs: laws look into those, so other values are another program.
         """
         own = self.weights()
         names = [name for name in own if name in state_dict or name not in self.not_in_checkpoints]
@@ -105,12 +105,14 @@ class WeightHolder(nn.Module):
         """Raises StageError where `state_dict` lacks one of the weights `names`, or is of another program."""
         own = self.weights()
         missing = [name for name in names if name not in state_dict]
-        wrong = [n for n in names if n in state_dict and getattr(state_dict[n], "shape", None) != own[n].shape]
-        if missing or wrong:
+        found = [(name, misfit(own[name], state_dict[name])) for name in names if name in state_dict]
+        odd = [f"{name} {why}" for name, why in found if why is not None]
+        if missing or odd:
+            lacks = [f"missing {missing}"] if missing else []
             raise StageError(
-                f"the state dict does not fit: missing {missing}, of another shape {wrong}.\n"
-                f"  found: {', '.join(list(state_dict)[:8])}{' and more' if len(state_dict) > 8 else ''}\n"
-                "  fix: pass the state dict of the model that was optimised"
+                f"the state dict does not fit: {'; '.join(lacks + odd[:8])}.\n"
+                f"  found: {', '.join(map(str, list(state_dict)[:8]))}{' and more' if len(state_dict) > 8 else ''}\n"
+                "  fix: pass the state dict of the model that was optimised, with dense tensors"
             )
         changed = [n for n, was in self.fixed.items() if n in state_dict and fingerprint({n: state_dict[n]}) != was]
         if changed:

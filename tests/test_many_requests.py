@@ -220,3 +220,31 @@ def test_flops_are_those_of_a_call_for_each_request(name: str) -> None:
     single = flops(lambda: ranker(requests[0].context, requests[0].target))
     assert flops(lambda: ranker.many(context, {n: x.unflatten(0, (3, 4)) for n, x in rows.items()})) == 3 * single
     assert flops(lambda: ranker.many(context, rows, lengths=(4, 4, 4))) == 3 * single
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32])
+def test_rows_of_one_request(dtype: torch.dtype) -> None:
+    ranker = ranker_of("dnn")
+    (request,) = requests_of(ranker, (3,))
+    expected = ranker(request.context, request.target)
+    given = {"lengths": torch.tensor([3], dtype=dtype), "request_of": torch.zeros(3, dtype=dtype)}
+    for name, index in given.items():
+        assert torch.equal(ranker.many(request.context, request.target, **{name: index}), expected)
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        ({"request_of": [0, -1, 0]}, "names request -1"),
+        ({"request_of": [0, 1, 0]}, "names request 1"),
+        ({"request_of": [0, 0]}, "2 numbers, but there are 3 rows"),
+        ({"lengths": [2]}, "add up to 2"),
+        ({"lengths": [2, 1]}, "1 requests, the target of 2"),
+        ({"lengths": [3], "request_of": [0, 0, 0]}, "one of them"),
+    ],
+)
+def test_rows_that_are_not_of_the_one_request(index: dict[str, list[int]], message: str) -> None:
+    ranker = ranker_of("dnn")
+    (request,) = requests_of(ranker, (3,))
+    with pytest.raises(InputError, match=message):
+        ranker.many(request.context, request.target, **{name: torch.tensor(found) for name, found in index.items()})

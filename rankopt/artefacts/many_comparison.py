@@ -14,8 +14,10 @@ from rankopt.artefacts.comparison import Call, Reference, references
 from rankopt.artefacts.formats import CONTEXT, Batching
 from rankopt.artefacts.many_parts import INDEX, STATE, many_ports
 from rankopt.artefacts.parts import Part, Port
+from rankopt.axes import Rows
 from rankopt.capture import CapturedModel
 from rankopt.many.apart import row_dim
+from rankopt.program import Expr
 from rankopt.ranker import Ranker
 from rankopt.requests import Request, draw_request
 from rankopt.selectors import Role
@@ -99,13 +101,19 @@ def verify_many(
         requests: how many there are in a call.
         candidates: of each request; in a ragged call in turn, and the second of three or more requests has none.
         seed: of the drawing.
+
+    An output without rows is one per request, which the original gives for a request with rows alone: there, each has
+    some. One that folds rows with something else has no ragged form, so its calls are dense.
     """
     numbers = [n for n in candidates if n] or [1]
     lengths = [numbers[b % len(numbers)] for b in range(requests)]
-    if requests > 2:
+    outputs = _outputs(ranker)
+    counted = [any(isinstance(size, Rows) for size in expr.dims) for expr in outputs]
+    folded = any(row_dim(expr) is None for expr, counts in zip(outputs, counted, strict=True) if counts)
+    if requests > 2 and all(counted):
         lengths[1] = 0
     agreements: list[Agreement] = []
-    for batching in Batching:
+    for batching in (Batching.DENSE,) if folded else Batching:
         calls = [[n] * requests for n in numbers] if batching is Batching.DENSE else [lengths]
         found = many_references(ranker, original.examples, batching, calls, seed, original)
         agreements += [own.agreement(_scores(ranker, own.request, batching)) for own in found]
@@ -134,16 +142,19 @@ def _reference(
     each = tuple(draw_request(ranker.interface.roles, examples, n, generator) for n in lengths)
     alone = references(ranker, [request for request in each if request.candidates], original)
     rows = sum(lengths)
-    shuffled = batching is Batching.REQUEST_OF
-    order = torch.randperm(rows, generator=generator) if shuffled else torch.arange(rows)
-    results: Any = ranker.stages.whole.graph.output_node().args[0]
-    dims = [row_dim(node.meta["expr"]) for node in results]
+    order = torch.arange(rows)
+    if batching is Batching.REQUEST_OF:
+        order = _interleaved(lengths, generator)
+    dims = [row_dim(expr) for expr in _outputs(ranker)]
 
     def together(outputs_of: Callable[[Reference], Sequence[Tensor]]) -> list[Tensor]:
         outputs = zip(dims, zip(*(outputs_of(reference) for reference in alone), strict=True), strict=True)
         if batching is Batching.DENSE:
             return [torch.stack(tensors) for _, tensors in outputs]
-        return [torch.cat(tensors, dim or 0).index_select(dim or 0, order) for dim, tensors in outputs]
+        return [
+            torch.stack(tensors) if dim is None else torch.cat(tensors, dim).index_select(dim, order)
+            for dim, tensors in outputs
+        ]
 
     exact = [reference.rewritten64 for reference in alone]
     return Reference(
@@ -152,3 +163,15 @@ def _reference(
         together(lambda reference: reference.original),
         None if None in exact else together(lambda reference: reference.rewritten64 or []),
     )
+
+
+def _interleaved(lengths: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Rows of requests in random order, each request's own in theirs, which a model may read: a running sum does."""
+    owners = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths, dtype=torch.int64))
+    mixed = owners[torch.randperm(len(owners), generator=generator)]
+    return torch.argsort(torch.argsort(mixed, stable=True))
+
+
+def _outputs(ranker: Ranker) -> list[Expr]:
+    results: Any = ranker.stages.whole.graph.output_node().args[0]
+    return [node.meta["expr"] for node in results]

@@ -60,7 +60,7 @@ class ManyPart(Part):
         """
         try:
             program = Part.program(self)
-        except Exception:  # torch cannot prove every condition that it makes, though it may hold for all sizes
+        except ExportError:  # torch cannot prove every condition that it makes, though it may hold for all sizes
             program = self._for_any_size()
         program._guards_code = []
         return program
@@ -131,7 +131,7 @@ def many_part(ranker: Ranker, batching: Batching) -> Part:
     """Both stages in one: context and target inputs, each in call order, then lengths or request_of."""
     ports, stages = many_ports(ranker, batching), ranker.stages
     context, target = of_role(ports, CONTEXT), of_role(ports, Role.TARGET.value)
-    first, second = _graphs(ranker, batching)
+    first, second = stages_together(ranker, batching)
     taken = tuple(len(context) + i for i in _candidate_inputs(ranker, target, batching))
     uses = [
         Uses(stages.context_weights, places(stages.context_inputs, context)),
@@ -150,7 +150,7 @@ def many_stage_parts(ranker: Ranker, batching: Batching) -> dict[str, Part]:
     state = tuple(
         Port(t.name, t.name, STATE, t.shape, t.dtype, ("B",) if t.name in batched else ()) for t in stages.state
     )
-    first, second = _graphs(ranker, batching)
+    first, second = stages_together(ranker, batching)
     weights = [[prepared[i] for i in used] for used in (stages.context_weights, stages.candidate_weights)]
     taken = (*range(len(state)), *(len(state) + i for i in _candidate_inputs(ranker, target, batching)))
     uses = [
@@ -167,7 +167,7 @@ def many_stage_parts(ranker: Ranker, batching: Batching) -> dict[str, Part]:
     }
 
 
-def _graphs(ranker: Ranker, batching: Batching) -> tuple[Runnable, Runnable]:
+def stages_together(ranker: Ranker, batching: Batching) -> tuple[Runnable, Runnable]:
     """The graphs of both stages. Raises ExportError where several requests cannot be one call."""
     many = ranker.many.plan.many
     for graph in (many.context, many.dense if batching is Batching.DENSE else many.ragged):

@@ -21,7 +21,7 @@ from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
 from rankopt.artefacts.formats import CANDIDATE, CONTEXT, plain_names
-from rankopt.exporting import tracing_conditions
+from rankopt.exporting import exported
 from rankopt.interface import InputInfo
 from rankopt.ranker import Ranker
 from rankopt.requests import Request, tile
@@ -84,11 +84,13 @@ class Part:
         return self.exported({count: Dim(name, min=least) for count, name in COUNTED.items()})
 
     def exported(self, sizes: Mapping[str, Any]) -> ExportedProgram:
-        """The part as one program, in which the sizes that are counted are these dims."""
+        """The part as one program, in which the sizes that are counted are these dims.
+
+        Raises ExportError where torch cannot follow it for all of them.
+        """
         shapes = (tuple({i: sizes[count] for i, count in enumerate(port.leading)} for port in self.inputs),)
         examples = tuple(port.example() for port in self.inputs)
-        with tracing_conditions():
-            program = torch.export.export(self.module, examples, dynamic_shapes=shapes, strict=False)
+        program = exported(self.module, examples, shapes)
         for node in program.graph.nodes:  # the lines of this file are nobody's business
             node.meta.pop("stack_trace", None)
         return program

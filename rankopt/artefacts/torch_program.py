@@ -13,14 +13,12 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
+from rankopt.archive import EXPORTED
 from rankopt.artefacts.parts import EXAMPLE_CANDIDATES, Part, rows_part
 from rankopt.artefacts.running import Run
-from rankopt.exporting import tracing_conditions
+from rankopt.exporting import exported, tracing_conditions
 from rankopt.ranker import Ranker
 from rankopt.requests import Request, tile
-
-FACTS = "rankopt_export.json"
-"""The extra file about inputs and weights. Not the name that makes a program a saved ranker: its weights are baked."""
 
 
 def write(program: ExportedProgram, part: Part, path: Path, facts: Mapping[str, Any]) -> None:
@@ -31,7 +29,7 @@ def write(program: ExportedProgram, part: Part, path: Path, facts: Mapping[str, 
 def save(program: ExportedProgram, path: Path, facts: Mapping[str, Any]) -> None:
     """Writes a program, with facts about it in an extra file."""
     with tracing_conditions():
-        torch.export.save(program, path, extra_files={FACTS: json.dumps(facts)})
+        torch.export.save(program, path, extra_files={EXPORTED: json.dumps(facts)})
 
 
 def load(part: Part, path: Path) -> Run:
@@ -67,8 +65,7 @@ def drop_in_program(ranker: Ranker) -> ExportedProgram:
     arguments = inspect.signature(module.forward).bind(*args, **kwargs).arguments
     shapes = pytree.tree_map(lambda leaf: {0: rows} if isinstance(leaf, Tensor) and leaf.dim() else None, arguments)
     assert EXAMPLE_CANDIDATES > 1  # or torch would fix the number of rows
-    with tracing_conditions():
-        program = torch.export.export(module, args, kwargs, dynamic_shapes=shapes, strict=False)
+    program = exported(module, args, shapes, kwargs)
     for node in program.graph.nodes:  # the lines of this file are nobody's business
         node.meta.pop("stack_trace", None)
     return program

@@ -30,7 +30,7 @@ from rankopt.artefacts.formats import (
     stage_path,
 )
 from rankopt.artefacts.many_comparison import DENSE, RAGGED, Requests, many_references
-from rankopt.artefacts.many_parts import many_part, many_stage_parts
+from rankopt.artefacts.many_parts import many_part, many_stage_parts, stages_together
 from rankopt.artefacts.parts import (
     Part,
     output_names,
@@ -150,6 +150,7 @@ def export(ranker: Ranker, order: Order, overwrite: bool = False, example_inputs
     if order.many is None:
         found = references(ranker, requests_for(ranker, example_inputs))
     else:
+        stages_together(ranker, order.many)  # refuses before the work
         found = many_references(ranker, examples_for(ranker, example_inputs), order.many)
     agreements: list[Agreement] = []
 

@@ -38,9 +38,9 @@ def refresh(
 ) -> None:
     """Put the weights of CHECKPOINT into a saved RANKER. Nothing is optimised again.
 
-    CHECKPOINT is a state dict of the model (.pt by torch.save, .safetensors), or the retrained model itself (.pt2). The
-    result is compared with the retrained model, where --model or CHECKPOINT has it; and what is written is run and
-    compared like any export. The output may have any format that export has.
+    CHECKPOINT is a state dict of the model (.pt by torch.save, .safetensors), or the retrained model itself (.pt2,
+    .onnx). The result is compared with the retrained model, where --model or CHECKPOINT has it; and what is written is
+    run and compared like any export. The output may have any format that export has.
 
     \b
     rankopt refresh ranker.pt2 new_checkpoint.pt --model model.pt2 -o fresh.pt2
@@ -54,6 +54,9 @@ def refresh(
     done = exports.refresh(ranker, checkpoint, original, order, example, trust, force)
     if done.comparison is None:
         click.echo("compared with itself in float64 only; --model FILE compares with the retrained model", err=True)
+        if done.unread:
+            more = f" and {len(done.unread) - 8:,} more" if len(done.unread) > 8 else ""
+            click.echo(f"not read by the ranker: {', '.join(done.unread[:8])}{more}", err=True)
     else:
         click.echo(f"retrained model: {done.comparison.sentence}")
     show_exported(done.exported)

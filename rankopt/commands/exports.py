@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +60,8 @@ class Refreshed:
     comparison: Comparison | None
     """With the retrained model, where that was at hand."""
     exported: Exported
+    unread: Sequence[str]
+    """Names in the checkpoint that the ranker does not read, where no model was there to tell whether they are its."""
 
 
 def refresh(
@@ -76,7 +79,7 @@ def refresh(
         loaded = saved.load(ranker, trust)
     with working(f"reading {checkpoint}"):
         weights, model = refreshing.read_checkpoint(checkpoint, trust)
-    refreshing.put(loaded, weights)
+    unread = refreshing.put(loaded, weights)
     rows = None if example is None else read_rows(example)
     if original is not None:
         model, rows = read_model(original)
@@ -91,4 +94,4 @@ def refresh(
     with working(f"writing {order.path}"):
         written = loaded if order.is_ranker else loaded.at(loaded.interface.candidates)
         done = Exported(writing.export(written, order, force, rows), served_dtype(written))
-    return Refreshed(comparison, done)
+    return Refreshed(comparison, done, unread if model is None else ())

@@ -220,12 +220,12 @@ def _dims_at(*positions: int) -> Callable[[Emitter, Expr, Any, Any], fx.Node | N
 
 
 def _joined(e: Emitter, expr: Expr, args: Any, kwargs: Any) -> fx.Node | None:
-    """cat and stack."""
-    if kwargs or not all(x.batched and (x.expr.dims or expr.target is aten.stack.default) for x in args[0]):
+    """cat and stack. What is the same for all requests, such as a token that a model learns, is a view of each."""
+    if kwargs or e.requests is None or not all(x.expr.dims or expr.target is aten.stack.default for x in args[0]):
         return None
     dim = args[1] if len(args) > 1 else 0
     dim = dim % len(expr.dims) + 1
-    return e.call(expr.target, [x.node for x in args[0]], dim, kind=kind_of(expr))
+    return e.call(expr.target, [_for_each(e, x) for x in args[0]], dim, kind=kind_of(expr))
 
 
 def _index_select(e: Emitter, expr: Expr, args: Any, kwargs: Any) -> fx.Node | None:
@@ -284,11 +284,11 @@ def _addmm(e: Emitter, expr: Expr, args: Any, kwargs: Any) -> fx.Node | None:
 
 
 def _for_each(e: Emitter, a: Given) -> fx.Node:
-    """A matrix per request; of a weight a view, which a batched product reads in place."""
+    """A tensor per request; of a weight a view, which a batched product reads in place."""
     if a.batched:
         return a.node
     node = e.call(aten.unsqueeze.default, a.node, 0)
-    return e.call(aten.expand.default, node, [e.requests, -1, -1])
+    return e.call(aten.expand.default, node, [e.requests, *[-1] * len(a.expr.dims)])
 
 
 def _together(e: Emitter, a: Given) -> fx.Node:

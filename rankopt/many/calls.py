@@ -18,7 +18,7 @@ from typing import Any
 from torch import Tensor
 
 from rankopt.errors import StageError
-from rankopt.many.inputs import ManyInputs, batch_of, require_same_number
+from rankopt.many.inputs import ManyInputs, batch_of, require_one_request, require_same_number
 from rankopt.many.running import ManyVariant, Outputs
 from rankopt.ranker import Ranker
 from rankopt.state import State
@@ -71,10 +71,10 @@ class Many:
         if request_of is None and lengths is None:
             own, (found, _) = self._inputs.dense(target, self._device)
             require_same_number(1, found)
-            rows = {name: tensor.select(0, 0) if tensor.dim() else tensor for name, tensor in own.items()}
+            rows = {name: tensor[0] if tensor.dim() else tensor for name, tensor in own.items()}
             return tuple([x.unsqueeze(0) for x in self._plan.single(shared, rows)])
         own, count = self._inputs.rows(target, self._device)
-        batch_of(count, 1, request_of, lengths, self._device)  # raises where they do not fit
+        require_one_request(count, request_of, lengths, self._device)
         return self._plan.of_rows(self._plan.single(shared, own))
 
     def context_stage(self, context: Mapping[str, Any]) -> State:

@@ -127,6 +127,17 @@ def batch_of(rows: int, requests: int | None, request_of: Any, lengths: Any, dev
     return Batch(index, tuple(counts.tolist()))
 
 
+def require_one_request(rows: int, request_of: Any, lengths: Any, device: torch.device | None) -> None:
+    """Raises InputError like `batch_of` where not all rows are of the one request. Nothing is counted or indexed."""
+    given = lengths if request_of is None else request_of
+    if (request_of is None) != (lengths is None) and isinstance(given, Tensor) and given.dtype is torch.int64:
+        if request_of is None and given.shape == (1,) and given.item() == rows:
+            return
+        if lengths is None and given.shape == (rows,) and not torch.count_nonzero(given):
+            return
+    batch_of(rows, 1, request_of, lengths, device)
+
+
 def _by_lengths(rows: int, requests: int | None, lengths: Tensor) -> Batch:
     counts = tuple(lengths.tolist())
     require_same_number(requests, len(counts))
