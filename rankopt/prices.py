@@ -75,6 +75,8 @@ class Profile:
     """Whether one thread moves all elements, however many there are."""
     strided_batch: bool
     """Whether a batch of matrices may lie between their rows."""
+    packed: bool
+    """Whether a constant right operand is packed for many columns, though it has one: a vector belongs on the left."""
     copied_cuts: bool
     """Whether a slice, or a repetition, is a copy."""
     innermost: float
@@ -91,8 +93,14 @@ class Profile:
         """Time of one call's work, on several threads if there is enough of it."""
         return work / min(max(work / self.grain, 1.0), self.threads)
 
-    def product(self, batch: int, rows: int, columns: int, inner: int) -> float:
-        """Time of `batch` products `[rows, inner] @ [inner, columns]`, without dispatch."""
+    def product(self, batch: int, rows: int, columns: int, inner: int, packed: bool = False) -> float:
+        """Time of `batch` products `[rows, inner] @ [inner, columns]`, without dispatch.
+
+        `packed`: whether the right operand is packed for many columns. Otherwise a vector on the right is as one on
+        the left.
+        """
+        if batch == columns == 1 and not packed:
+            rows, columns = columns, rows
         written = self.product_element * batch * rows * columns
         work = batch * rows * columns * inner
         large = self.multiply_add * self._factor(rows, columns) * work
@@ -164,6 +172,7 @@ EAGER = Profile(
     plane=60.0,
     moved_alone=False,
     strided_batch=True,
+    packed=False,
     copied_cuts=False,
     innermost=4000.0,
 )
@@ -199,6 +208,7 @@ ONNX_RUNTIME = Profile(
     plane=2000.0,
     moved_alone=True,
     strided_batch=False,
+    packed=True,
     copied_cuts=True,
     innermost=0.0,
     doubt=1.2,

@@ -181,7 +181,8 @@ def _oriented(w: Workspace, product: Product) -> Oriented:
     """
     x, y = _rows_first(product.x, product.y)
     r = roles(x.axes, y.axes, product.kept)
-    thin = bool(r.inner) and is_thin(volume(r.left, w.candidates), volume(r.right, w.candidates))
+    rows, columns = volume(r.left, w.candidates), volume(r.right, w.candidates)
+    thin = bool(r.inner) and is_thin(rows, columns, packed=w.profile.packed and y.is_weight)
     number = w.layouts.number((x.tensor.serial, y.tensor.serial, _pattern(x.axes, y.axes, r)))
     layout = w.layouts.layout(number, len(r.batch), len(r.right), thin)
     batch = tuple(r.batch[place] for place in layout.batch)
@@ -209,9 +210,13 @@ def _pattern(x: Group, y: Group, r: Roles) -> tuple[tuple[int, ...], ...]:
     return (*places, *(tuple(y.index(axis) for axis in group) for group in (r.batch, r.inner, r.right)))
 
 
-def is_thin(rows: int, columns: int) -> bool:
-    """Whether `[rows, k] @ [k, columns]` is better computed transposed. One column is a matrix-vector product."""
-    return 1 < columns < 16 and rows >= 64
+def is_thin(rows: int, columns: int, packed: bool) -> bool:
+    """Whether `[rows, k] @ [k, columns]` is better computed transposed.
+
+    One column is a matrix-vector product, which is as fast from both sides, unless the column is `packed`: then it is
+    multiplied as if it were many.
+    """
+    return (0 if packed else 1) < columns < 16 and rows >= 64
 
 
 def _in_order(x: Operand, y: Operand, r: Roles) -> Roles:

@@ -76,7 +76,11 @@ def _product(expr: Expr, rows: int, profile: Profile) -> float:
     copied = sum(_moved(o, rows, profile) for o in (x, y) if _is_scattered(o, profile))
     innermost = math.prod(size) >= LOOPED and any(_batch_place(o) == 2 for o in (x, y))
     one_by_one = profile.innermost * batch if innermost else 0.0
-    return profile.product(batch, *size) + profile.gather * addend + copied + one_by_one
+    return profile.product(batch, *size, _is_packed(y, profile)) + profile.gather * addend + copied + one_by_one
+
+
+def _is_packed(right: Expr, profile: Profile) -> bool:
+    return profile.packed and right.stage is Stage.WEIGHT
 
 
 LOOPED = 400
@@ -98,7 +102,8 @@ def _batch_place(matrices: Expr) -> int:
 def _composite(expr: Expr, rows: int, profile: Profile) -> float:
     """A call that makes products among other things: matmul repeats an operand, attention takes a softmax."""
     made = products(expr, rows)
-    time = sum(profile.product(*product) for product in made)
+    packed = any(_is_packed(x, profile) for x in operands(expr.args[1:2]))
+    time = sum(profile.product(*product, packed) for product in made)
     if expr.target is aten.scaled_dot_product_attention.default:
         scores = made[0]
         return time + _norm(scores.batch * scores.rows, scores.columns, profile)

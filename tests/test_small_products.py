@@ -1,4 +1,7 @@
-"""A batch of small matrices times vectors is written as an elementwise product and a sum; a matrix has its set-up."""
+"""A batch of small matrices times vectors is written as an elementwise product and a sum; a matrix has its set-up.
+
+A vector of weights is multiplied from the side on which the backend does not pack it.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from rankopt.pipeline import capture_with_roles
 from rankopt.plan import interpret
 from rankopt.prices import PROFILES, Profile
 from rankopt.program import aten
+from rankopt.timing import PRODUCTS
 
 
 class Weighted(nn.Module):
@@ -34,3 +38,11 @@ def test_what_is_cheaper_is_written(profile: Profile, fields: int, width: int, p
     captured, roles = capture_with_roles(model, {"context": torch.randn(1, 8)}, {"target": torch.randn(20, 8)}, None)
     called = {expr.target for expr in interpret(captured, roles, 512, profile=profile).exprs}
     assert called & {aten.sum.dim_IntList, aten.bmm.default} == {product}
+
+
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
+def test_a_vector_of_weights_is_multiplied_from_the_side_that_is_not_packed(profile: Profile) -> None:
+    model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 1)).eval()
+    captured, roles = capture_with_roles(model, {}, {"input": torch.randn(20, 8)}, None)
+    head = [expr for expr in interpret(captured, roles, 512, profile=profile).exprs if expr.target in PRODUCTS][-1]
+    assert str(head.shape) == ("(1, N)" if profile.packed else "(N, 1)")

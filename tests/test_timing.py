@@ -46,6 +46,16 @@ def test_a_narrow_product_costs_more_per_multiply_add(program: Program) -> None:
     assert time(_mm(program, x, 8), N, EAGER) > 0.5 * time(_mm(program, x, 64), N, EAGER)
 
 
+def test_a_vector_on_the_right_is_dear_where_it_is_packed(program: Program) -> None:
+    x = _candidates(program, 64)
+    column = _mm(program, x, 1)
+    weight = program.permute(column.args[1], [1, 0])
+    row = program.call(aten.mm.default, weight, program.permute(x, [1, 0]), shape=(1, Rows()), out=x.dtype)
+    apart = {profile.name: time(column, N, profile) - time(row, N, profile) for profile in PROFILES.values()}
+    assert apart["onnxruntime"] > 0
+    assert apart["eager"] == 0
+
+
 def test_moving_the_innermost_dim_costs_more_than_moving_whole_runs(program: Program) -> None:
     x = _candidates(program, 6, 2, 16)
     runs = program.view(program.permute(x, [0, 2, 1, 3]), (Rows(), 192))
