@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from properties.choices import Choices
-from properties.operations.fitting import alike, bounded, chosen, is_float, plain, static, within
+from properties.operations.fitting import alike, apart, bounded, chosen, is_float, plain, static, within
 from properties.recorder import Handle, Recorder, aten
 
 from rankopt.axes import Rows
@@ -55,7 +55,7 @@ def batch_norm(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | No
 
 def attention(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
     ready: Callable[[Handle], Any] = lambda x: 2 < x.ndim < 5 and plain(x)[-2:] == [x.ndim - 2, x.ndim - 1]  # noqa: E731
-    q = chosen(c, values, is_float, bounded, ready)
+    q = chosen(c, values, is_float, bounded, ready, apart)
     if q is None:
         return None
     k = chosen(

@@ -60,6 +60,17 @@ def bounded(x: Handle) -> bool:
     return not x.tensors[0].numel() or float(x.tensors[0].abs().max()) < 1e3
 
 
+def apart(x: Handle) -> bool:
+    """Whether no two elements share memory. torch writes into windows that overlap as if they did not, and its attention
+    reads them wrongly: what such a program computes is no truth to compare with."""
+    if 0 in x.tensors[0].stride():
+        return True  # a repetition, which torch copies first
+    sizes, strides = x.tensors[0].shape, x.tensors[0].stride()
+    reach = 1 + sum((size - 1) * stride for size, stride in zip(sizes, strides, strict=True) if size)
+    places = torch.arange(max(reach, 1)).as_strided(sizes, strides)
+    return places.unique().numel() == places.numel()
+
+
 def broadcasts(x: Sequence[Size], y: Sequence[Size]) -> bool:
     """Whether two shapes broadcast, to something that is not too large."""
     ndim = max(len(x), len(y))

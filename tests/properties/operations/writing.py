@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from properties.choices import Choices
-from properties.operations.fitting import LONG, alike, bounded, broadcasts, chosen, is_float, plain, static
+from properties.operations.fitting import LONG, alike, apart, bounded, broadcasts, chosen, is_float, plain, static
 from properties.recorder import Handle, Recorder, aten
 
 from rankopt.axes import Rows
@@ -14,7 +14,7 @@ from rankopt.axes import Rows
 
 def assigned(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
     """`x[..., i, ...] = y`, or a slice of x."""
-    x = chosen(c, values, is_float, bounded, plain)
+    x = chosen(c, values, is_float, bounded, plain, apart)
     if x is None:
         return None
     dim = c.pick(plain(x))
@@ -32,7 +32,7 @@ def assigned(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None
 
 def masked_write(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
     """`x[mask] = number`, the mask over the first dims or over all of them."""
-    x = chosen(c, values, is_float, lambda x: x.ndim)
+    x = chosen(c, values, is_float, apart, lambda x: x.ndim)
     if x is None:
         return None
     mask = chosen(c, values, lambda y: y.dtype == torch.bool and y.ndim and y.shape == x.shape[: y.ndim])
@@ -44,7 +44,7 @@ def masked_write(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | 
 
 def placed(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
     """`x[:, places] = y` or `+= y`: constant places, from the front or the back, none of them twice."""
-    x = chosen(c, values, is_float, bounded, plain)
+    x = chosen(c, values, is_float, bounded, plain, apart)
     if x is None:
         return None
     dim = c.pick(plain(x))
@@ -65,7 +65,7 @@ def _into(y: Handle, shape: Sequence[object]) -> bool:
 
 def scattered(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
     """Values written or added where the data say."""
-    x = chosen(c, values, is_float, bounded, plain)
+    x = chosen(c, values, is_float, bounded, plain, apart)
     if x is None:
         return None
     dim = c.pick(plain(x))
