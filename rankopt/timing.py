@@ -5,8 +5,6 @@ time = dispatch + multiply-adds, by the shape of the product + elements, by what
 
 from __future__ import annotations
 
-import math
-
 import torch
 
 from rankopt.axes import elements
@@ -71,12 +69,13 @@ def _relaid(tensor: Expr, rows: int, profile: Profile) -> float:
 def _product(expr: Expr, rows: int, profile: Profile) -> float:
     x, y = expr.args[-2:]
     batch = elements(x.dims[:-2], rows)
-    size = [elements((s,), rows) for s in (x.dims[-2], y.dims[-1], x.dims[-1])]
+    height, width, inner = (elements((size,), rows) for size in (x.dims[-2], y.dims[-1], x.dims[-1]))
     addend = elements(expr.dims, rows) if len(expr.args) > 2 and len(expr.args[0].dims) > 1 else 0
     copied = sum(_moved(o, rows, profile) for o in (x, y) if _is_scattered(o, profile))
-    innermost = math.prod(size) >= LOOPED and any(_batch_place(o) == 2 for o in (x, y))
+    innermost = height * width * inner >= LOOPED and any(_batch_place(o) == 2 for o in (x, y))
     one_by_one = profile.innermost * batch if innermost else 0.0
-    return profile.product(batch, *size, _is_packed(y, profile)) + profile.gather * addend + copied + one_by_one
+    multiplied = profile.product(batch, height, width, inner, _is_packed(y, profile))
+    return multiplied + profile.gather * addend + copied + one_by_one
 
 
 def _is_packed(right: Expr, profile: Profile) -> bool:

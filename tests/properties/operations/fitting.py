@@ -61,8 +61,11 @@ def bounded(x: Handle) -> bool:
 
 
 def apart(x: Handle) -> bool:
-    """Whether no two elements share memory. torch writes into windows that overlap as if they did not, and its attention
-    reads them wrongly: what such a program computes is no truth to compare with."""
+    """Whether no two elements share memory.
+
+    torch writes into windows that overlap as if they did not, and its attention reads them wrongly: what such a program
+    computes is no truth to compare with.
+    """
     if 0 in x.tensors[0].stride():
         return True  # a repetition, which torch copies first
     sizes, strides = x.tensors[0].shape, x.tensors[0].stride()
