@@ -70,7 +70,7 @@ class Profile:
     transposed: float
     """One element of matrices that are transposed."""
     plane: float
-    """One matrix of many that are transposed."""
+    """One matrix of many that are transposed, where several threads share them."""
     moved_alone: bool
     """Whether one thread moves all elements, however many there are."""
     strided_batch: bool
@@ -128,7 +128,8 @@ class Profile:
         `planes`: the number of matrices of which the copy is the transposition, 0 if it is none.
         """
         if planes and run == 1:
-            return self.transposed * elements + (self.plane * planes if planes > 1 else 0.0)
+            shared = planes if planes > 1 and self.threads > 1 else 0
+            return self.transposed * elements + self.plane * shared
         moved = min(self.moved * elements, self.run * elements / run) + self.gather * elements
         return moved * (self.threads if self.moved_alone else 1)
 
@@ -180,38 +181,38 @@ EAGER = Profile(
 
 ONNX_RUNTIME = Profile(
     name="onnxruntime",
-    call=1000.0,
+    call=800.0,
     view=500.0,
-    multiply_add=0.027,
-    narrow=((2, 14.0), (6, 4.5), (12, 2.2), (16, 1.8), (32, 1.2)),
-    short=((2, 4.0), (6, 1.6), (32, 1.2)),
-    matrix=150.0,
-    small_multiply_add=0.028,
-    ragged=12.0,
-    product_element=0.15,
-    element=0.22,
-    broadcast=22.0,
-    function=0.5,
-    norm=0.7,
-    norm_row=25.0,
-    reduced=0.4,
-    maximum=0.4,
-    gather=0.25,
-    picked=8.0,
-    row=8.0,
-    missed=12.0,
-    indexed=0.8,
-    streamed=0.4,
-    run=25.0,
-    moved=6.5,
-    transposed=0.45,
-    plane=2000.0,
+    multiply_add=0.02,
+    narrow=((2, 16.0), (6, 4.2), (12, 2.0), (16, 1.5), (32, 1.3)),
+    short=((2, 3.0), (6, 1.3), (32, 1.1)),
+    matrix=130.0,
+    small_multiply_add=0.026,
+    ragged=6.0,
+    product_element=0.1,
+    element=0.17,
+    broadcast=14.0,
+    function=0.3,
+    norm=0.4,
+    norm_row=14.0,
+    reduced=0.2,
+    maximum=0.2,
+    gather=0.15,
+    picked=7.5,
+    row=7.0,
+    missed=9.0,
+    indexed=0.6,
+    streamed=0.3,
+    run=11.0,
+    moved=4.5,
+    transposed=0.25,
+    plane=400.0,
     moved_alone=True,
     strided_batch=False,
     packed=True,
     copied_cuts=True,
     innermost=0.0,
-    doubt=1.2,
+    doubt=1.15,
 )
 """ONNX Runtime's CPU provider, at its default optimisation level."""
 
