@@ -77,7 +77,14 @@ def pieces(m: Fold, user: Tensor, item: Tensor) -> Tensor:
     return m.out(torch.cat(mixed.chunk(2, 0), 2).flatten(1)).sum(1)
 
 
-FUNCTIONS = (rows_outside, heads_outside, rows_between, attention, token, weight, pieces)
+def written(m: Fold, user: Tensor, item: Tensor) -> Tensor:
+    """A weight in the place of some rows, for which there is no call for all requests."""
+    both = user + item
+    both[item[:, 0] > 0] = m.wide
+    return both.sum(1)
+
+
+FUNCTIONS = (rows_outside, heads_outside, rows_between, attention, token, weight, pieces, written)
 
 
 @cache

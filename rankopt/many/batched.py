@@ -38,6 +38,10 @@ REQUESTS = "B"
 """The number of requests, as a size in a `Kind`."""
 
 
+class Cannot(Exception):
+    """The calls of several requests cannot be one: the reason, for the report."""
+
+
 @dataclass(slots=True)
 class Emitter:
     """A graph in the making. `requests` and `longest` are the nodes of B and of the rows that each request has."""
@@ -129,6 +133,8 @@ def vmapped(target: Callable[..., Any], in_dims: list[int | None], args: Any, kw
 
 def _by_vmap(e: Emitter, expr: Expr, args: Any, kwargs: Any) -> fx.Node:
     given = [leaf for leaf in pytree.tree_leaves((args, kwargs), is_leaf=_is_given) if isinstance(leaf, Given)]
+    if expr.target is aten.index_put.default and any(x.batched and x.expr.dtype is torch.bool for x in given[1:-1]):
+        raise Cannot("values are written where a mask of the request says so")
     in_dims = [0 if x.batched else None for x in given]
     return e.call(vmapped, expr.target, in_dims, list(_nodes(args)), _nodes(kwargs), kind=kind_of(expr))
 

@@ -18,8 +18,8 @@ from torch.utils import _pytree as pytree
 
 from rankopt.axes import Rows
 from rankopt.many.apart import keeps_rows_apart, row_dim
-from rankopt.many.batched import Emitter, Given, batched, is_pointwise, is_random, kind_of
-from rankopt.many.forms import INDEX, Cannot, Form, Forms, Held
+from rankopt.many.batched import Cannot, Emitter, Given, batched, is_pointwise, is_random, kind_of
+from rankopt.many.forms import INDEX, Form, Forms, Held
 from rankopt.many.places import Place, Places
 from rankopt.program import Expr, Leaf, Stage, aten
 

@@ -15,13 +15,9 @@ from typing import Any
 from torch import fx
 
 from rankopt.axes import Rows
-from rankopt.many.batched import REQUESTS, Emitter, Kind, kind_of
+from rankopt.many.batched import REQUESTS, Cannot, Emitter, Kind, kind_of
 from rankopt.many.places import Place, Places
 from rankopt.program import Expr, aten
-
-
-class Cannot(Exception):
-    """The calls of several requests cannot be one: the reason, for the report."""
 
 
 class Form(Enum):

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from torch import fx
 
 from rankopt.eager import eager
+from rankopt.many.batched import Cannot
 from rankopt.many.derivation import Derivation
-from rankopt.many.forms import Cannot
 from rankopt.program import Leaf, Stage
 from rankopt.stages import Stages
 
