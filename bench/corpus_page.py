@@ -28,6 +28,10 @@ one request with 512 candidates, before and after, by torch's counter; = marks a
 **Ratios** are the original's time on tiled rows over the ranker's, medians of interleaved calls, each ranker optimised
 for the number of candidates at which it is measured; tiling is not counted. A dash: not measured, or the original does
 not run there.
+
+One candidate under ONNX Runtime is a call of 50 to 130 microseconds for most models. A packed input comes to a ranker
+as two, of context and of target columns: two or more further inputs, and a few calls that put the columns together,
+cost 2 to 9 microseconds, so the models of deepctr-torch and torchrec are a little below 1 there.
 """
 
 
