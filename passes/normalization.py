@@ -4,8 +4,9 @@ Layer norm over [x_c; x_t]: partial means and second moments are joined by Chan'
 
     r_n * g (x_c - mean_c) + g (mean_c - mean_n) r_n + b,        r_n = 1 / sqrt(var_n + eps)
 
-centred on its own mean, so that the next linear layer still splits and nothing cancels. Batch norm in eval mode is
-affine.
+centred on its own mean, so that the next linear layer still splits and nothing cancels. A product with candidates, such
+as `C y_n`, may stay one: r_n g (C y_n) - r_n g mean_n + b. Only the moments need its values, and the next layer folds
+`W C`. Batch norm in eval mode is affine.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rankopt import dims, nesting
+from rankopt import algebra, dims, nesting
 from rankopt import operands as ops
 from rankopt.axes import ROW, Group
 from rankopt.evaluate import force
@@ -84,9 +85,13 @@ def _align(w: Workspace, x: Value, parameter: Value, chosen: Sequence[int]) -> N
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """A part of the normalised axes: its values, its own axes, count, mean and sum of squares about the mean."""
+    """A part of the normalised axes: its values, its own axes, count, mean and sum of squares about the mean.
+
+    `pending`: the products that the values are of, where a linear layer behind the norm may fold them.
+    """
 
     operand: Operand
+    pending: Sum | None
     weight: Node | None
     bias: Node | None
     count: int
@@ -99,7 +104,8 @@ def _hoisted(w: Workspace, node: Node, axes: Group, parameters: Sequence[Node | 
     if isinstance(node, Cat) and node.axis not in axes:
         inner = [Part(p.positions, p.axes, _hoisted(w, p.node, axes, parameters, eps)) for p in node.parts]
         return Cat(node.axis, tuple(inner))
-    if (whole := _directly(w, node, axes, parameters, eps)) is not None:
+    whole = None if w.policy.norms and _is_pending(node) else _directly(w, node, axes, parameters, eps)
+    if whole is not None:
         return whole
     pieces = _pieces(w, node, axes, parameters)
     count = sum(piece.count for piece in pieces)
@@ -107,8 +113,19 @@ def _hoisted(w: Workspace, node: Node, axes: Group, parameters: Sequence[Node | 
     moments = [_second_moment(w, piece, mean) for piece in pieces]
     variance = _weighted(w, [(moment, 1.0 / count) for moment in moments])
     scale = Operand(_inverse_root(w, variance.tensor, eps), variance.axes)
+    if len(pieces) == 1 and pieces[0].pending is not None:
+        whole = _directly(w, leaf(pieces[0].operand), axes, parameters, eps)
+        if whole is not None:
+            return _kept(w, pieces[0], mean, scale, force(w, whole))
     results = [_normalise(w, piece, mean, scale) for piece in pieces]
     return nesting.replace_leaves(node, results)
+
+
+def _is_pending(node: Node) -> bool:
+    """Whether products with candidates are to be made for it."""
+    if isinstance(node, Cat):
+        return any(_is_pending(part.node) for part in node.parts)
+    return node.operand is None and any(term.has_rows and len(term.operands) > 1 for term in node.terms)
 
 
 def _directly(w: Workspace, node: Node, axes: Group, parameters: Sequence[Node | None], eps: float) -> Node | None:
@@ -134,7 +151,8 @@ def _pieces(w: Workspace, node: Node, axes: Group, parameters: Sequence[Node | N
             own = [p if p is None else nesting.part_of(w, p, node.axis, part) for p in parameters]
             found.extend(_pieces(w, part.node, inner, own))
         return found
-    operand = force(w, node)
+    pending = node if w.policy.norms and _is_pending(node) else None
+    operand = force(w, node if pending is None else Sum(pending.terms, None, pending.known))
     count = math.prod(axis.size for axis in axes)
     present = math.prod(axis.size for axis in axes if axis in operand.axes)
     mean = ops.reduce(w, aten.mean.dim, operand, axes)
@@ -142,7 +160,7 @@ def _pieces(w: Workspace, node: Node, axes: Group, parameters: Sequence[Node | N
     squares = ops.pointwise(w, w.program.mul, [centred, centred])
     summed = ops.reduce(w, aten.sum.dim_IntList, squares, axes)
     summed = Operand(w.program.scale(summed.tensor, count / present), summed.axes)
-    return [_Piece(operand, parameters[0], parameters[1], count, mean, summed)]
+    return [_Piece(operand, pending, parameters[0], parameters[1], count, mean, summed)]
 
 
 def _weighted(w: Workspace, items: Sequence[tuple[Operand, float]]) -> Operand:
@@ -176,7 +194,7 @@ def _normalise(w: Workspace, piece: _Piece, mean: Operand, scale: Operand) -> No
             result = ops.pointwise(w, w.program.mul, [result, weight])
         if bias is not None:
             result = ops.pointwise(w, w.program.add, [result, bias])
-        return leaf(result)
+        return leaf(result) if piece.pending is None else _kept(w, piece, mean, scale, result)
     centred = ops.pointwise(w, w.program.sub, [piece.operand, piece.mean])
     if weight is not None:
         centred = ops.pointwise(w, w.program.mul, [centred, weight])
@@ -186,6 +204,16 @@ def _normalise(w: Workspace, piece: _Piece, mean: Operand, scale: Operand) -> No
     if bias is not None:
         terms.append(Term((bias,)))
     return Sum(tuple(terms))
+
+
+def _kept(w: Workspace, piece: _Piece, mean: Operand, scale: Operand, value: Operand) -> Node:
+    """The pending products, normalised: `x r g - mean r g + b`. Who evaluates them takes `value`."""
+    assert piece.pending is not None
+    shift = ops.pointwise(w, w.program.mul, [mean, scale])
+    result = algebra.add(w, algebra.mul(w, piece.pending, leaf(scale)), algebra.scale(leaf(shift), -1.0))
+    result = result if piece.weight is None else algebra.mul(w, result, piece.weight)
+    result = result if piece.bias is None else algebra.add(w, result, piece.bias)
+    return Sum(result.terms, None, value) if isinstance(result, Sum) and result.operand is None else leaf(value)
 
 
 # ------------------------------------------------------------------------------------------------------ batch norm

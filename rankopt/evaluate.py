@@ -28,7 +28,7 @@ def force(w: Workspace, node: Node) -> Operand:
         if isinstance(node, Cat):
             node.forced = _in_order(w, node)
         else:
-            node.forced = add_up(w, collect(w, node.terms))
+            node.forced = node.known or add_up(w, collect(w, node.terms))
     return node.forced
 
 

@@ -27,7 +27,7 @@ def _factors(w: Workspace, node: Sum) -> list[_Factor]:
     """As its pending terms, with like terms added up, or evaluated."""
     if node.operand is not None:
         return [_evaluated(w, node, 0.0)]
-    forced = _evaluated(w, node, w.policy.reluctance * estimate(w, node.terms))
+    forced = _evaluated(w, node, 0.0 if node.known else w.policy.reluctance * estimate(w, node.terms))
     if not w.policy.compose and any(len(term.operands) > 1 for term in node.terms):
         return [forced]
     ways = [_Factor(0.0, tuple(map(_sketches, node.terms)), lambda: node.terms, _summed(node.terms))]

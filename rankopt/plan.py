@@ -20,7 +20,7 @@ from rankopt.interpreter import Interpretation, Interpreter
 from rankopt.layout import Layout, Layouts
 from rankopt.passes import NAMES
 from rankopt.prices import DEFAULT, Profile
-from rankopt.program import Expr, Origin, Stage, reachable
+from rankopt.program import Expr, Origin, Stage, aten, reachable
 from rankopt.selectors import InputRole, Role
 from rankopt.structure import concatenate
 from rankopt.values import Part, Value
@@ -28,6 +28,7 @@ from rankopt.workspace import Policy, Workspace
 
 FULL = Policy("full")
 LATE = Policy("full, evaluated late", reluctance=4.0, operands=4)
+NORMS = Policy("full, norms folded", norms=True)
 SHARED = Policy("full, shared values evaluated", share_values=True)
 SPLIT = Policy("split only", compose=False, share_values=True)
 DENSE = Policy("no pending sums", defer=False, compose=False)
@@ -35,13 +36,15 @@ ONCE = Policy("context once", once=True, defer=False, compose=False)
 UNCHANGED = Policy("unchanged", unchanged=True, defer=False, compose=False)
 UNSHARED = Policy("without sharing", share=False)
 
-POLICIES: tuple[Policy, ...] = (FULL, LATE, SHARED, SPLIT, DENSE, ONCE, UNCHANGED)
+POLICIES: tuple[Policy, ...] = (FULL, LATE, NORMS, SHARED, SPLIT, DENSE, ONCE, UNCHANGED)
 """In the order in which a draw is decided."""
+
+LAYER_NORMS = frozenset({aten.layer_norm.default, aten.native_layer_norm.default})
 
 MANY = 1_000_000
 """Candidates for whom everything that can be done once is worth it."""
 
-BY_MERIT = (FULL, UNCHANGED, ONCE, SHARED, SPLIT, DENSE, LATE)
+BY_MERIT = (FULL, UNCHANGED, ONCE, SHARED, SPLIT, DENSE, LATE, NORMS)
 """What wins most often first: how a graph is interpreted that is too large for all of them."""
 
 REFINED = 2
@@ -122,6 +125,8 @@ def alternatives(
     outermost, and each form with the layouts that its readers want. A graph that is too large for that is interpreted
     `EFFORT` over its nodes times, but under the first three of `BY_MERIT` in any case.
     """
+    if not _has_layer_norm(captured):
+        policies = [policy for policy in policies if not policy.norms]
     affordable = max(EFFORT // len(captured.graph_module.graph.nodes), 3)
     chosen = sorted(policies, key=lambda policy: BY_MERIT.index(policy) if policy in BY_MERIT else -1)[:affordable]
     refined = min(refined, (affordable - len(chosen)) // FORMS)
@@ -133,6 +138,10 @@ def alternatives(
         plans.extend(forms[1:])
         plans.extend(interpret(captured, roles, candidates, p, passes, profile, asked) for p, asked in wanted if asked)
     return sorted(plans, key=lambda plan: plan.time * (profile.doubt if plan.policy.rewrites else 1.0))
+
+
+def _has_layer_norm(captured: CapturedModel) -> bool:
+    return any(node.target in LAYER_NORMS for node in captured.graph_module.graph.nodes)
 
 
 def other_forms(policy: Policy) -> tuple[Policy, ...]:

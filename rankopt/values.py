@@ -49,10 +49,14 @@ class Term:
 
 @dataclass(slots=True, eq=False)
 class Sum:
-    """A sum of terms. `forced` is its value once somebody had it evaluated."""
+    """A sum of terms. `forced` is its value once somebody had it evaluated.
+
+    `known` is its value where there is a cheaper way to it than by its terms, which nobody has to take.
+    """
 
     terms: tuple[Term, ...]
     forced: Operand | None = None
+    known: Operand | None = None
 
     @property
     def axes(self) -> Group:
@@ -199,7 +203,7 @@ def rename(node: Node, names: Mapping[Axis, Axis]) -> Node:
         Term(tuple(operand.rename(names) for operand in term.operands), term.summed, term.coefficient)
         for term in node.terms
     )
-    return Sum(terms, forced)
+    return Sum(terms, forced, node.known.rename(names) if node.known is not None else None)
 
 
 def freshen(w: Workspace, value: Value) -> Value:
@@ -212,13 +216,14 @@ def freshen(w: Workspace, value: Value) -> Value:
         return names.get(axis, axis)
 
     def copy(node: Node) -> Node:
-        forced = None
-        if node.forced is not None:
-            forced = Operand(node.forced.tensor, tuple(new(axis) for axis in node.forced.axes))
+        forced = copy_operand(node.forced)
         if isinstance(node, Cat):
             parts = (Part(p.positions, tuple(new(axis) for axis in p.axes), copy(p.node)) for p in node.parts)
             return Cat(new(node.axis), tuple(parts), forced)
-        return Sum(tuple(copy_term(term) for term in node.terms), forced)
+        return Sum(tuple(copy_term(term) for term in node.terms), forced, copy_operand(node.known))
+
+    def copy_operand(operand: Operand | None) -> Operand | None:
+        return operand and Operand(operand.tensor, tuple(new(axis) for axis in operand.axes))
 
     def copy_term(term: Term) -> Term:
         operands = tuple(Operand(o.tensor, tuple(new(axis) for axis in o.axes)) for o in term.operands)

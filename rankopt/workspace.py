@@ -32,6 +32,9 @@ class Policy:
     operands: int = 5
     """Operands in one pending product. Beyond them rank-2 factors are multiplied, or else the product is evaluated: how
     a chain of products is cut decides which folds are still to be had, and neither more nor fewer is always better."""
+    norms: bool = False
+    """Keep what a layer norm takes pending, beside its values, which the moments need: a linear layer behind the norm
+    may fold it into something cheaper."""
     coalesce: bool = True
     """Join parts of the same rank into one tensor after each elementwise op; otherwise they stay apart as long as they
     can, which saves copies and costs more, smaller calls."""

@@ -9,6 +9,10 @@ from laws.harness import Case, Like, law_tests
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rankopt.pipeline import build, capture_with_roles
+from rankopt.plan import FULL, NORMS, interpret
+from rankopt.workspace import Policy
+
 
 def both(c: Tensor, t: Tensor) -> Tensor:
     return torch.cat([c[:, :2], t, c[:, 1:]], 1)
@@ -62,3 +66,35 @@ CASES = [
 ]  # fmt: skip
 
 test_cases = law_tests(CASES)
+
+
+class Folded(nn.Module):
+    """Products of the context and something smaller that is made of a candidate, a norm, and what is behind it."""
+
+    def __init__(self, behind: nn.Module) -> None:
+        super().__init__()
+        self.made, self.norm, self.behind = nn.Linear(4, 48), layer_norm(192)["norm"], behind
+
+    def forward(self, context: Tensor, target: Tensor) -> Tensor:
+        products = torch.bmm(context, self.made(target).unflatten(1, (16, 3)))  # [R, 64, 3]
+        return self.behind(self.norm(products.flatten(1)))
+
+
+def flops(behind: nn.Module, policy: Policy) -> float:
+    torch.manual_seed(0)
+    rows = {"context": torch.randn(1, 64, 16), "target": torch.randn(8, 4)}
+    model = Folded(behind).eval()
+    captured, roles = capture_with_roles(model, {"context": rows["context"]}, {"target": rows["target"]}, None)
+    plan = interpret(captured, roles, 512, policy)
+    assert build(captured, roles, plan).verify(candidates=(1, 60)).identical
+    return plan.flops.each
+
+
+def test_a_linear_layer_is_folded_through_a_norm() -> None:
+    """W (C y) = (W C) y: 48 columns where 192 were; the moments need C y all the same."""
+    assert flops(nn.Linear(192, 256), NORMS) < 0.5 * flops(nn.Linear(192, 256), FULL)
+
+
+def test_a_norm_that_nothing_folds_is_evaluated_once() -> None:
+    for behind in (nn.Identity(), nn.ReLU()):
+        assert flops(behind, NORMS) == flops(behind, FULL)
