@@ -122,10 +122,11 @@ def _hoisted(w: Workspace, node: Node, axes: Group, parameters: Sequence[Node | 
 
 
 def _is_pending(node: Node) -> bool:
-    """Whether products with candidates are to be made for it."""
+    """Whether products with candidates are to be made for it, in a type that can bear to centre them later."""
     if isinstance(node, Cat):
         return any(_is_pending(part.node) for part in node.parts)
-    return node.operand is None and any(term.has_rows and len(term.operands) > 1 for term in node.terms)
+    products = any(term.has_rows and len(term.operands) > 1 for term in node.terms)
+    return node.operand is None and products and node.dtype.itemsize >= 4
 
 
 def _directly(w: Workspace, node: Node, axes: Group, parameters: Sequence[Node | None], eps: float) -> Node | None:
