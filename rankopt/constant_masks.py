@@ -159,12 +159,22 @@ def _read_shapes_again(graph: fx.Graph, constants: Mapping[str, Tensor]) -> None
     _Shapes(fx.GraphModule({}, graph), mode).propagate_dont_convert_inputs(*values)
 
 
+CELLS = frozenset(
+    {aten.gru_cell.default, aten.lstm_cell.default, aten.rnn_tanh_cell.default, aten.rnn_relu_cell.default}
+)
+"""Recurrent cells. torch compares their numbers of rows as plain ints, which fixes them; the result is as the state."""
+
+
 class _Shapes(FakeTensorProp):
     """Computes the shapes that are not known, or depended on a mask. Others stay: some ops fix the number of rows."""
 
     def run_node(self, n: fx.Node) -> Any:
         """The known value of a node, or what FakeTensorProp says."""
         known = n.meta.get("val")
+        if n.op == "call_function" and n.target in CELLS:
+            with self._mode:
+                n.meta["val"] = fx.map_arg(n.args[1], lambda state: torch.empty_like(self.env[state]))
+            return n.meta["val"]
         if n.op != "call_function" or known is None or free_unbacked_symbols(known):
             return super().run_node(n)
         return known

@@ -13,6 +13,10 @@ def gram(x: Tensor) -> Tensor:
     return fields @ fields.transpose(1, 2)  # [R, 3, 3]
 
 
+def pooled(x: Tensor, mask: Tensor) -> Tensor:
+    return gram(x).masked_select(mask).view(len(x), -1).sum(1, keepdim=True)
+
+
 TRIANGLE = torch.triu(torch.ones(3, 3), 1).bool()
 MASKS = {
     "masked_select": lambda self, x: torch.masked_select(gram(x), self.mask).view(-1, 3),
@@ -27,6 +31,10 @@ MASKS = {
     "index": lambda self, x: gram(x)[:, self.mask] + x[:, :3],
     "nonzero": lambda self, x: gram(x).flatten(1)[:, self.mask.flatten().nonzero().squeeze(1)],
     "where": lambda self, x: x[:, torch.where(torch.arange(6) > 2)[0]],
+    "recurrent": lambda self, x: torch.gru_cell(pooled(x, self.mask), x[:, :2], torch.ones(6, 1), torch.ones(6, 2)),
+    "two_states": lambda self, x: torch.lstm_cell(
+        pooled(x, self.mask), [x[:, :2], x[:, 2:4]], torch.ones(8, 1), torch.ones(8, 2)
+    )[1],
     "item": lambda self, x: x * self.mask.sum().item(),
     "rows_as_int": lambda self, x: gram(x).masked_select(self.mask).view(size_as_int(x), 3),
 }

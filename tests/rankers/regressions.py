@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from rankers.model import Description, Input, Step
 
 REGRESSIONS: dict[str, tuple[int, Description]] = {
@@ -53,6 +54,19 @@ REGRESSIONS: dict[str, tuple[int, Description]] = {
                 Step("stacked", (1, 0), {"dim": -1}),
                 Step("fm", (2,), {"form": "masked"}),
             ),
+        ),
+    ),
+    "a number of rows that torch fixes behind a mask": (
+        8000213,
+        Description(
+            inputs=(Input("dense", "target", 1), Input("vectors", "target", 1)),
+            steps=(
+                Step("cross", (0,), {"form": "column", "depth": 1}),
+                Step("fm", (1,), {"form": "masked"}),
+                Step("cross", (3,), {"form": "linear", "depth": 1}),
+                Step("gru", (4, 4)),
+            ),
+            dtype=torch.float64,
         ),
     ),
 }
