@@ -36,6 +36,10 @@ Lines = list[dict[str, Any]]
 """Ops with their shapes, the dearest first: calls per request, and microseconds per request."""
 
 
+KEPT = 20
+"""Ops of each profile that are kept; the summary is of all."""
+
+
 def measure(key: str, candidates: int, clock: Clock) -> dict[str, Any]:
     """Both profiles of one model, for everybody."""
     scene = Scene.of(entries()[key], candidates)
@@ -48,7 +52,10 @@ def measure(key: str, candidates: int, clock: Clock) -> dict[str, Any]:
         profiles = {"eager": {name: eager_profile(call) for name, call in calls.items()}}
         profiles["onnxruntime"] = {name: onnx_profile(scene, name, threads) for name in calls}
         times["onnxruntime"] = heap_of(scene.onnxruntime(threads), clock.share(1))
-    found |= {"milliseconds": times, "profiles": profiles}
+    dearest = {
+        backend: {name: lines[:KEPT] for name, lines in of_backend.items()} for backend, of_backend in profiles.items()
+    }
+    found |= {"milliseconds": times, "profiles": dearest}
     summaries = {
         backend: {name: summary(lines) for name, lines in of_backend.items()}
         for backend, of_backend in profiles.items()
