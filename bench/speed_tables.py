@@ -16,16 +16,20 @@ PEERS = ("vmap", "input tile", "once", "mari", "without sharing", "rankopt", "ex
 def headline(threads: int) -> Callable[[Path], str]:
     def made(folder: Path) -> str:
         rows = []
-        for found in of_threads(load("headline", folder), threads):
+        everyone = of_threads(load("headline", folder), threads)
+        models = list(dict.fromkeys(found["model"] for found in everyone))
+        everyone = sorted(everyone, key=lambda found: (models.index(found["model"]), found["candidates"]))
+        backends = [backend for backend in BACKENDS if any(backend in found["ratios"] for found in everyone)]
+        for found in everyone:
             flops, ratios = found["mflop"], found["ratios"]
             cells = [
                 " / ".join(times(ratios.get(backend, {}).get(who)) for who in ("rankopt", "expert"))
-                for backend in BACKENDS[:3]
+                for backend in backends
             ]
             plain = times(ratios["eager, warm heap"].get("without sharing"))
             work = f"{number(flops['original'])} -> {number(flops['rankopt'])}"
             rows.append([found["model"].partition("/")[2], f"{found['candidates']:,}", work, *cells, plain])
-        head = ["model", "N", "MFLOP", *BACKENDS[:3], "plain"]
+        head = ["model", "N", "MFLOP", *backends, "plain"]
         return table(head, rows, "headline")
 
     return made
