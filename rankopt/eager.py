@@ -109,6 +109,8 @@ class _Memory:
         base = self.base[operand]
         dies_here = self.last_read[base] == self.order[node]
         shared = sum(self.base[x] is base for x in node.all_input_nodes) > 1
+        if node.target is aten.baddbmm.default:  # factors are read while the sum is written
+            shared |= operand in node.args[1:]
         return dies_here and not shared and _alike(operand, node) and _is_owned(operand)
 
 

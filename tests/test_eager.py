@@ -74,6 +74,21 @@ def test_an_operand_that_meets_a_view_of_itself_is_not_overwritten() -> None:
     assert "add_" not in _methods(eager(module))
 
 
+def test_a_product_does_not_overwrite_its_factor() -> None:
+    """`y + y W`: the sum may not be written into y while rows of y are still to be multiplied. `y * y` may be."""
+    program, x, w = _two_layers()
+    y = program.view(_mm(program, x, w), (1, 3, 4))
+    weights = program.view(w, (1, 4, 4))
+    product = program.call(aten.baddbmm.default, y, y, weights, shape=(1, 3, 4), out=x.dtype)
+    module = _emitted({"x": x, "w": w}, product)
+    assert "baddbmm_" not in _methods(eager(module))
+    _run(module)
+    square = _mm(program, x, w)
+    module = _emitted({"x": x, "w": w}, program.mul(square, square))
+    assert _methods(eager(module)) == ["mul_"]
+    _run(module)
+
+
 def test_an_expanded_tensor_is_not_overwritten() -> None:
     program, x, w = _two_layers()
     row = program.reduce(aten.sum.dim_IntList, _mm(program, x, w), [0])

@@ -122,6 +122,15 @@ def masked_write(r: Recorder) -> list[Handle]:
     return [r.call(aten.index_put.default, v2, [mask], r.weight()) for mask in (v3, v4)]
 
 
+def sum_that_is_a_factor(r: Recorder) -> list[Handle]:
+    """`q + q k^T / 2` was written into q while q was still to be multiplied, where no gradient is recorded."""
+    x0 = r.target(4, 4)
+    x1 = r.context(4, 4)
+    v2 = r.call(aten.mul.Tensor, x0, x0)
+    v3 = r.call(aten.add.Tensor, x0, x1)
+    return [r.call(aten.scaled_dot_product_attention.default, v2, v3, v3, v2)]
+
+
 REGRESSIONS: tuple[Program, ...] = (
     packed_columns,
     rows_by_rows,
@@ -135,4 +144,5 @@ REGRESSIONS: tuple[Program, ...] = (
     mean_of_nothing,
     permute_from_the_back,
     masked_write,
+    sum_that_is_a_factor,
 )
