@@ -104,8 +104,7 @@ def _hoisted(w: Workspace, node: Node, axes: Group, parameters: Sequence[Node | 
     if isinstance(node, Cat) and node.axis not in axes:
         inner = [Part(p.positions, p.axes, _hoisted(w, p.node, axes, parameters, eps)) for p in node.parts]
         return Cat(node.axis, tuple(inner))
-    whole = None if w.policy.norms and _is_pending(node) else _directly(w, node, axes, parameters, eps)
-    if whole is not None:
+    if not _stays_pending(w, node) and (whole := _directly(w, node, axes, parameters, eps)) is not None:
         return whole
     pieces = _pieces(w, node, axes, parameters)
     count = sum(piece.count for piece in pieces)
@@ -116,17 +115,17 @@ def _hoisted(w: Workspace, node: Node, axes: Group, parameters: Sequence[Node | 
     if len(pieces) == 1 and pieces[0].pending is not None:
         whole = _directly(w, leaf(pieces[0].operand), axes, parameters, eps)
         if whole is not None:
-            return _kept(w, pieces[0], mean, scale, force(w, whole))
+            return _normalised_products(w, pieces[0], mean, scale, force(w, whole))
     results = [_normalise(w, piece, mean, scale) for piece in pieces]
     return nesting.replace_leaves(node, results)
 
 
-def _is_pending(node: Node) -> bool:
-    """Whether products with candidates are to be made for it, in a type that can bear to centre them later."""
+def _stays_pending(w: Workspace, node: Node) -> bool:
+    """Whether products with candidates are kept, in a type that can bear to centre them later."""
     if isinstance(node, Cat):
-        return any(_is_pending(part.node) for part in node.parts)
+        return any(_stays_pending(w, part.node) for part in node.parts)
     products = any(term.has_rows and len(term.operands) > 1 for term in node.terms)
-    return node.operand is None and products and node.dtype.itemsize >= 4
+    return w.policy.through_norms and node.operand is None and products and node.dtype.itemsize >= 4
 
 
 def _directly(w: Workspace, node: Node, axes: Group, parameters: Sequence[Node | None], eps: float) -> Node | None:
@@ -152,7 +151,8 @@ def _pieces(w: Workspace, node: Node, axes: Group, parameters: Sequence[Node | N
             own = [p if p is None else nesting.part_of(w, p, node.axis, part) for p in parameters]
             found.extend(_pieces(w, part.node, inner, own))
         return found
-    pending = node if w.policy.norms and _is_pending(node) else None
+    pending = node if _stays_pending(w, node) else None
+    # an evaluation of its own: the node must not count as evaluated, or nobody would fold it
     operand = force(w, node if pending is None else Sum(pending.terms, None, pending.known))
     count = math.prod(axis.size for axis in axes)
     present = math.prod(axis.size for axis in axes if axis in operand.axes)
@@ -195,7 +195,7 @@ def _normalise(w: Workspace, piece: _Piece, mean: Operand, scale: Operand) -> No
             result = ops.pointwise(w, w.program.mul, [result, weight])
         if bias is not None:
             result = ops.pointwise(w, w.program.add, [result, bias])
-        return leaf(result) if piece.pending is None else _kept(w, piece, mean, scale, result)
+        return leaf(result) if piece.pending is None else _normalised_products(w, piece, mean, scale, result)
     centred = ops.pointwise(w, w.program.sub, [piece.operand, piece.mean])
     if weight is not None:
         centred = ops.pointwise(w, w.program.mul, [centred, weight])
@@ -207,7 +207,7 @@ def _normalise(w: Workspace, piece: _Piece, mean: Operand, scale: Operand) -> No
     return Sum(tuple(terms))
 
 
-def _kept(w: Workspace, piece: _Piece, mean: Operand, scale: Operand, value: Operand) -> Node:
+def _normalised_products(w: Workspace, piece: _Piece, mean: Operand, scale: Operand, value: Operand) -> Node:
     """The pending products, normalised: `x r g - mean r g + b`. Who evaluates them takes `value`."""
     assert piece.pending is not None
     shift = ops.pointwise(w, w.program.mul, [mean, scale])

@@ -28,7 +28,7 @@ from rankopt.workspace import Policy, Workspace
 
 FULL = Policy("full")
 LATE = Policy("full, evaluated late", reluctance=4.0, operands=4)
-NORMS = Policy("full, norms folded", norms=True)
+THROUGH_NORMS = Policy("full, norms folded", through_norms=True)
 SHARED = Policy("full, shared values evaluated", share_values=True)
 SPLIT = Policy("split only", compose=False, share_values=True)
 DENSE = Policy("no pending sums", defer=False, compose=False)
@@ -36,15 +36,16 @@ ONCE = Policy("context once", once=True, defer=False, compose=False)
 UNCHANGED = Policy("unchanged", unchanged=True, defer=False, compose=False)
 UNSHARED = Policy("without sharing", share=False)
 
-POLICIES: tuple[Policy, ...] = (FULL, LATE, NORMS, SHARED, SPLIT, DENSE, ONCE, UNCHANGED)
+POLICIES: tuple[Policy, ...] = (FULL, LATE, THROUGH_NORMS, SHARED, SPLIT, DENSE, ONCE, UNCHANGED)
 """In the order in which a draw is decided."""
 
 LAYER_NORMS = frozenset({aten.layer_norm.default, aten.native_layer_norm.default})
+"""Without one of these, a policy that goes through norms leads to the program of `FULL`, and is not tried."""
 
 MANY = 1_000_000
 """Candidates for whom everything that can be done once is worth it."""
 
-BY_MERIT = (FULL, UNCHANGED, ONCE, SHARED, SPLIT, DENSE, LATE, NORMS)
+BY_MERIT = (FULL, UNCHANGED, ONCE, SHARED, SPLIT, DENSE, LATE, THROUGH_NORMS)
 """What wins most often first: how a graph is interpreted that is too large for all of them."""
 
 REFINED = 2
@@ -126,7 +127,7 @@ def alternatives(
     `EFFORT` over its nodes times, but under the first three of `BY_MERIT` in any case.
     """
     if not _has_layer_norm(captured):
-        policies = [policy for policy in policies if not policy.norms]
+        policies = [policy for policy in policies if not policy.through_norms]
     affordable = max(EFFORT // len(captured.graph_module.graph.nodes), 3)
     chosen = sorted(policies, key=lambda policy: BY_MERIT.index(policy) if policy in BY_MERIT else -1)[:affordable]
     refined = min(refined, (affordable - len(chosen)) // FORMS)

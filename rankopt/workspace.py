@@ -32,7 +32,7 @@ class Policy:
     operands: int = 5
     """Operands in one pending product. Beyond them rank-2 factors are multiplied, or else the product is evaluated: how
     a chain of products is cut decides which folds are still to be had, and neither more nor fewer is always better."""
-    norms: bool = False
+    through_norms: bool = False
     """Keep what a layer norm takes pending, beside its values, which the moments need: a linear layer behind the norm
     may fold it into something cheaper."""
     coalesce: bool = True

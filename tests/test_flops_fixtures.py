@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from rankopt import cost
 from rankopt.capture import CapturedModel, capture
 from rankopt.pipeline import build
-from rankopt.plan import FULL, NORMS, SHARED, SPLIT, UNCHANGED, Plan, interpret
+from rankopt.plan import FULL, SHARED, SPLIT, THROUGH_NORMS, UNCHANGED, Plan, interpret
 from rankopt.selectors import InputRole, resolve_roles
 from rankopt.workspace import Policy
 
@@ -237,8 +237,8 @@ FIXTURES = [
     Fixture("FiBiNET, SENET branch and FC1", Squeezed("each", WHOLE), 2047.74, 978.76, products=True),
     Fixture("MaskNet block", MaskNet(1, serial=True), 98.82, 30.40),
     Fixture("Wukong layer 1, split only", Wukong(), 319.49, 288.81, SPLIT),
-    Fixture("Wukong layer 1, folded", Wukong(), 319.49, 214.13, NORMS),
-    Fixture("RankMixer layer 1", RankMixer(), 1081.34, 696.74, NORMS),
+    Fixture("Wukong layer 1, folded", Wukong(), 319.49, 214.13, THROUGH_NORMS),
+    Fixture("RankMixer layer 1", RankMixer(), 1081.34, 696.74, THROUGH_NORMS),
     Fixture("INFNet, hubs over a gated history", GatedHistory(), 65.02, 15.87, inputs=HISTORY),
 ]
 
