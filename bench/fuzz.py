@@ -8,9 +8,8 @@ A program is a sequence of ATen ops (tests/properties), a ranker a module of the
 and makes the exit code 1.
 
 Batches are noted in FOLDER/fuzz-batches.jsonl as they end. A run that is interrupted goes on where it stopped when it
-is started again at the
-same commit. FOLDER/fuzz.json is the sum: what was drawn, what became of it, and the
-seconds of a processor that it took.
+is started again at the same commit. FOLDER/fuzz.json is the sum: what was drawn, what became of it, and the seconds of
+a processor that it took.
 """
 
 from __future__ import annotations

@@ -134,20 +134,27 @@ def from_the_back(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle |
     return r.call(aten.index.Tensor, x, [None] * dim + [r.constant(places)])
 
 
-def gather(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
-    """Places that the data name, along a dim that is counted from the back."""
-    x = chosen(c, values, plain)
-    if x is None:
-        return None
+def places_of(r: Recorder, c: Choices, values: Sequence[Handle], x: Handle, dim: int) -> Handle | None:
+    """Ids of the data as places along a dim of x, as gather and scatter take them."""
     ids = chosen(c, values, lambda y: y.dtype == LONG and y.shape == x.shape)
-    dim = c.pick(plain(x))
     if ids is None:
         ids = chosen(c, values, lambda y: y.dtype == LONG and y.shape == (Rows(),))
         if ids is None or x.shape[0] != Rows() or dim == 0:
             return None
         ids = r.call(aten.reshape.default, ids, [Rows(), *[1] * (x.ndim - 1)])
         ids = r.call(aten.expand.default, ids, [-1, *[1 if d == dim else x.shape[d] for d in range(1, x.ndim)]])
-    places = r.call(aten.remainder.Scalar, ids, static(x.shape[dim]))
+    return r.call(aten.remainder.Scalar, ids, static(x.shape[dim]))
+
+
+def gather(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
+    """Places that the data name, along a dim that is counted from the back."""
+    x = chosen(c, values, plain)
+    if x is None:
+        return None
+    dim = c.pick(plain(x))
+    places = places_of(r, c, values, x, dim)
+    if places is None:
+        return None
     return r.call(aten.gather.default, x, dim - x.ndim if c.flag() else dim, places)
 
 

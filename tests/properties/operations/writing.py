@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 import torch
 from properties.choices import Choices
-from properties.operations.fitting import LONG, alike, apart, bounded, broadcasts, chosen, is_float, plain, static
+from properties.operations.fitting import alike, apart, bounded, broadcasts, chosen, is_float, plain, static
+from properties.operations.picking import places_of
 from properties.recorder import Handle, Recorder, aten
-
-from rankopt.axes import Rows
 
 
 def assigned(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | None:
@@ -69,14 +68,9 @@ def scattered(r: Recorder, c: Choices, values: Sequence[Handle]) -> Handle | Non
     if x is None:
         return None
     dim = c.pick(plain(x))
-    ids = chosen(c, values, lambda y: y.dtype == LONG and y.shape == x.shape)
-    if ids is None:
-        ids = chosen(c, values, lambda y: y.dtype == LONG and y.shape == (Rows(),))
-        if ids is None or x.shape[0] != Rows() or dim == 0:
-            return None
-        ids = r.call(aten.reshape.default, ids, [Rows(), *[1] * (x.ndim - 1)])
-        ids = r.call(aten.expand.default, ids, [-1, *[1 if d == dim else x.shape[d] for d in range(1, x.ndim)]])
-    places = r.call(aten.remainder.Scalar, ids, static(x.shape[dim]))
+    places = places_of(r, c, values, x, dim)
+    if places is None:
+        return None
     if c.flag():
         return r.call(aten.scatter_add.default, x, dim - x.ndim, places, r.call(aten.neg.default, x))
     return r.call(aten.scatter.value, x, dim, places, c.pick([0, 2.5]))
