@@ -147,6 +147,8 @@ class _Calibration:
         matrix = max(small - per_product * 16 * 32 * 16, 1.0)
         square = self.each("permute", (512, 640), order=(1, 0))
         long, short = self.each("softmax", (256, 1024)), self.each("softmax", (16384, 16))
+        read = self.each("sum", (64, 4096))
+        reduced = max((self.each("sum", (16384, 20)) - read) * 20, 0.1)
         return replace(
             base,
             name=f"{base.name}, measured",
@@ -163,8 +165,9 @@ class _Calibration:
             function=self.each("exp", (512, 640)),
             norm=long,
             norm_row=max((short - long) * 16, 1.0),
-            reduced=self.each("sum", (16384, 20)),
-            maximum=self.each("max", (16384, 20)),
+            read=read,
+            reduced=reduced,
+            maximum=max(self.each("max", (16384, 24)) - read - reduced / 24, 0.01),
             gather=gather,
             picked=max(self.taken(640, 1) - gather, 0.01),
             row=max(4 * (self.taken(160, 4) - gather), 0.1),

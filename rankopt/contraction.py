@@ -112,7 +112,7 @@ def elementwise_cost(w: Workspace, x: Group, y: Group, r: Roles) -> float:
     if not r.batch or (r.left and r.right):
         return math.inf
     elements = volume((*r.batch, *r.inner, *r.left, *r.right), w.candidates)
-    each = w.profile.element + w.profile.reduced
+    each = w.profile.element + w.profile.read + w.profile.reduced / max(volume(r.inner, w.candidates), 1)
     return 2 * w.profile.call + each * elements + w.profile.broadcast * _runs(w, x, y)
 
 

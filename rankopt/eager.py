@@ -1,11 +1,13 @@
 """Eager execution: how a stage is run call by call, when no gradient is recorded and no compiler looks on.
 
-The graphs of a plan are functional calls of ATen, for training, export and compilers. Two things make them slow to run
-as they are, and are put right in a copy that makes the same calls:
+The graphs of a plan are functional calls of ATen, for training, export and compilers. Three things make them slow to
+run as they are, and are put right in a copy that computes the same:
 
 - `torch.ops.aten.relu.default(x)` goes through a generic dispatcher, `torch.relu(x)` has a binding of its own;
 - fresh memory has to be mapped before it is written, which for large intermediates costs more than the arithmetic: an
-  elementwise call overwrites an operand that nobody reads afterwards.
+  elementwise call overwrites an operand that nobody reads afterwards;
+- a softmax that is safe where a mask leaves nothing looks at every score for such a row, which takes longer than the
+  softmax, though there rarely is one and its result shows it.
 """
 
 from __future__ import annotations
@@ -14,10 +16,24 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 from rankopt.cost import FREE
 from rankopt.program import Expr, aten
+
+
+def safe_softmax(x: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
+    """`aten._safe_softmax`: 0 in rows of which every element is -inf, the softmax in all others.
+
+    A softmax of such a row is NaN from its first place on. Where no first place is, there is none.
+    """
+    if type(x) is Tensor and x.device.type == "cpu" and x.dim() and x.shape[dim]:
+        weights = torch.softmax(x, dim, dtype)
+        if not bool(weights.select(dim, 0).isnan().any()):
+            return weights
+    safe: Tensor = aten._safe_softmax.default(x, dim, dtype)
+    return safe
+
 
 NATIVE: dict[Any, Callable[..., Any] | str] = {
     aten.reshape.default: "reshape", aten.permute.default: "permute", aten.expand.default: "expand",
@@ -33,7 +49,8 @@ NATIVE: dict[Any, Callable[..., Any] | str] = {
     aten.baddbmm.default: torch.baddbmm, aten.matmul.default: torch.matmul,
     aten.linear.default: torch.nn.functional.linear,
     aten.cat.default: torch.cat, aten.stack.default: torch.stack, aten.index_select.default: torch.index_select,
-    aten.embedding.default: torch.embedding, aten.softmax.int: torch.softmax, aten.layer_norm.default: torch.layer_norm,
+    aten.embedding.default: torch.embedding, aten.softmax.int: torch.softmax, aten._safe_softmax.default: safe_softmax,
+    aten.layer_norm.default: torch.layer_norm,
     aten.sum.dim_IntList: torch.sum, aten.mean.dim: torch.mean, aten.amax.default: torch.amax,
     aten.where.self: torch.where,
 }  # fmt: skip

@@ -17,7 +17,7 @@ from rankopt.axes import ROW, Axis, Group, sizes, volume
 from rankopt.contraction import Sketch, cost, sketch
 from rankopt.operands import Index, Operand
 from rankopt.products import Product, join_products, multiply, multiply_add, plan
-from rankopt.program import Expr, Stage, aten, reshaped
+from rankopt.program import Expr, Stage, reshaped
 from rankopt.values import Cat, Node, Part, Term
 from rankopt.workspace import Workspace
 
@@ -278,7 +278,7 @@ def _stack(w: Workspace, tensors: Sequence[Expr], order: Group, at: int) -> Expr
     shape = tuple(ops.size_of(axis) for axis in order)
     if at == 0 and (sources := reshaped(tensors)):
         return w.program.view(w.program.cat(sources, 0), shape)
-    return w.program.call(aten.stack.default, list(tensors), at, shape=shape, out=tensors[0].dtype)
+    return w.program.stack(tensors, at, joined=w.profile.stacked_apart)
 
 
 def _place_axis(w: Workspace, axis: Axis, order: Group, parts: Sequence[tuple[Group, Group]]) -> Group:

@@ -24,6 +24,7 @@ from rankopt.dims import from_tensor
 from rankopt.evaluate import force
 from rankopt.labels import Label, label_of, opaque_label, sum_label
 from rankopt.materialise import to_tensor
+from rankopt.moves import shorter_move
 from rankopt.program import Expr, Origin, aten
 from rankopt.rules import RULES, Refusal, Rule
 from rankopt.sizes import symbolic_size
@@ -227,12 +228,8 @@ class Interpreter(fx.Interpreter):
             args = (self.w.program.contiguous(args[0]), *args[1:])
         meta = self._node.meta.get("val") if self._node else None
         if isinstance(meta, torch.Tensor):
-            if target is aten.reshape.default and args[0].shape is not None:
-                sizes = [symbolic_size(size, self.rows) for size in meta.shape]
-                known = [size for size in sizes if size is not None]
-                if len(known) == len(sizes):  # a size that is left open, as `view(0, -1)`, cannot be found without rows
-                    return self._wrap(self.w.program.view(args[0], known), meta)
-            return self._wrap(self._emit(target, args, kwargs, meta), meta)
+            moved = None if kwargs else shorter_move(self.w, self.rows, target, args, meta)
+            return self._wrap(self._emit(target, args, kwargs, meta) if moved is None else moved, meta)
         whole = self.w.program.call(target, *args, shape=None, out=torch.float32, **kwargs)
         results: list[Value | Raw | None] = []
         for i, item in enumerate(meta if isinstance(meta, tuple | list) else ()):

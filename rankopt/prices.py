@@ -47,10 +47,16 @@ class Profile:
     """One element of a softmax or a norm."""
     norm_row: float
     """One row of a softmax or a norm."""
+    guarded: float
+    """How many times dearer than a softmax one is that may find a row without a finite number."""
+    read: float
+    """One element read by a sum or a maximum."""
     reduced: float
-    """One element read by a sum."""
+    """One run of neighbours that it reads, all reduced or all kept."""
     maximum: float
-    """One element read by a maximum over few elements."""
+    """One element of such a run beyond a multiple of 32, which a maximum takes alone."""
+    between: float
+    """One block of a sum over dims between others."""
     gather: float
     """One element of a concatenation or of a gather of rows."""
     picked: float
@@ -79,6 +85,8 @@ class Profile:
     """Whether a constant right operand is packed for many columns, though it has one: a vector belongs on the left."""
     copied_cuts: bool
     """Whether a slice, or a repetition, is a copy."""
+    stacked_apart: bool
+    """Whether a stack is a call for each of its parts and one more: a concatenation and a view of it are two."""
     innermost: float
     """One product of a batch that lies innermost, and is therefore multiplied one by one."""
     doubt: float = 1.0
@@ -159,8 +167,11 @@ EAGER = Profile(
     function=1.2,
     norm=1.3,
     norm_row=40.0,
-    reduced=0.65,
+    guarded=1.1,
+    read=0.04,
+    reduced=7.0,
     maximum=2.0,
+    between=0.0,
     gather=0.2,
     picked=0.3,
     row=1.2,
@@ -175,6 +186,7 @@ EAGER = Profile(
     strided_batch=True,
     packed=False,
     copied_cuts=False,
+    stacked_apart=False,
     innermost=4000.0,
 )
 """PyTorch, calls one by one."""
@@ -195,8 +207,11 @@ ONNX_RUNTIME = Profile(
     function=0.3,
     norm=0.4,
     norm_row=14.0,
-    reduced=0.2,
-    maximum=0.2,
+    guarded=4.0,
+    read=0.06,
+    reduced=2.5,
+    maximum=0.1,
+    between=150.0,
     gather=0.15,
     picked=7.5,
     row=7.0,
@@ -211,6 +226,7 @@ ONNX_RUNTIME = Profile(
     strided_batch=False,
     packed=True,
     copied_cuts=True,
+    stacked_apart=True,
     innermost=0.0,
     doubt=1.15,
 )

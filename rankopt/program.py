@@ -306,6 +306,19 @@ class Program:
             return self.view(self.cat(sources, 0), shape)  # one reshape of all instead of one each
         return self.call(aten.cat.default, list(xs), dim, shape=shape, out=xs[0].dtype)
 
+    def stack(self, xs: Sequence[Expr], dim: int, joined: bool = False) -> Expr:
+        """`stack`, `dim` counted from the front; `joined`: as the view of a concatenation, where there is one."""
+        first = xs[0]
+        if (
+            joined
+            and dim < len(first.dims)
+            and not isinstance(first.dims[dim], Rows)
+            and len({x.dtype for x in xs}) == 1
+        ):
+            return self.view(self.cat(xs, dim), (*first.dims[:dim], len(xs), *first.dims[dim:]))
+        shape = (*first.dims[:dim], len(xs), *first.dims[dim:])
+        return self.call(aten.stack.default, list(xs), dim, shape=shape, out=first.dtype)
+
     # -------------------------------------------------------------------------------------------------- arithmetic
 
     def pointwise(self, target: Callable[..., Any], *args: Any, out: torch.dtype | None = None, **kw: Any) -> Expr:

@@ -5,6 +5,8 @@ time = dispatch + multiply-adds, by the shape of the product + elements, by what
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from rankopt.axes import elements
@@ -31,7 +33,8 @@ def time(expr: Expr, rows: int, profile: Profile = DEFAULT) -> float:
         return profile.call + profile.shared(profile.gather * (elements(expr.dims, rows) if expr.shape else 0))
     if expr.target in FREE and not (expr.target in RESHAPES and reshape_copies(expr)):
         return profile.view
-    return profile.call + profile.shared(_work(expr, rows, profile))
+    apart = len(expr.args[0]) if expr.target is aten.stack.default and profile.stacked_apart else 0
+    return profile.call + profile.view * apart + profile.shared(_work(expr, rows, profile))
 
 
 def _work(expr: Expr, rows: int, profile: Profile) -> float:
@@ -138,14 +141,12 @@ def _norm(count: int, size: int, profile: Profile) -> float:
 
 def _elementwise(expr: Expr, read: list[Expr], rows: int, profile: Profile) -> float:
     written = elements(expr.dims, rows) if expr.shape is not None else 0
-    largest = max((elements(x.dims, rows) for x in read), default=0)
     if expr.target in NORMS:
         size = _norm_size(expr, rows)
-        return _norm(written // size, size, profile)
+        time = _norm(written // size, size, profile)
+        return profile.guarded * time if expr.target is aten._safe_softmax.default else time
     if expr.target in REDUCTIONS:
-        if _inner(expr, rows) >= LONG:
-            return 2 * profile.element * largest
-        return (profile.maximum if expr.target in MAXIMA else profile.reduced) * largest
+        return _reduction(expr, rows, profile)
     each = profile.function if expr.target in FUNCTIONS | SELECTIONS else profile.element
     if expr.dtype is torch.int64:
         each *= WIDE
@@ -163,16 +164,33 @@ def _norm_size(expr: Expr, rows: int) -> int:
 WIDE = 4
 """How many times dearer integers of eight bytes are than numbers of four, of which a processor takes many at a time."""
 
-LONG = 64
-"""Elements behind the dims of a reduction from which on it works as fast as an elementwise call."""
+
+def _reduction(expr: Expr, rows: int, profile: Profile) -> float:
+    """A sum, a mean or a maximum: by its elements, and by the runs of neighbours that are all reduced, or all kept."""
+    dims = expr.args[0].dims
+    chosen = expr.args[1] if len(expr.args) > 1 and isinstance(expr.args[1], list | tuple) else ()
+    reduced = {dim % len(dims) for dim in chosen} or set(range(len(dims)))
+    counts = [elements((size,), rows) for size in dims]
+    within = [dim for dim in reversed(range(len(dims))) if counts[dim] != 1]
+    run = 1
+    for dim in within:
+        if (dim in reduced) != (within[0] in reduced):
+            break
+        run *= counts[dim]
+    total = math.prod(counts)
+    runs = total / max(run, 1)
+    time = profile.read * total + profile.reduced * runs
+    if expr.target in MAXIMA:
+        return time + profile.maximum * runs * (run % TOGETHER)
+    if expr.target is aten.logsumexp.default:
+        return time + profile.function * total
+    if within and within[0] not in reduced:
+        return time + profile.between * (outside if (outside := math.prod(counts[: min(reduced)])) > 1 else 0)
+    return time
 
 
-def _inner(expr: Expr, rows: int) -> int:
-    """Number of elements of a reduction's operand behind the last dim that is reduced."""
-    source, dims = expr.args[0].dims, expr.args[1] if len(expr.args) > 1 else None
-    if not isinstance(dims, list | tuple) or not dims:
-        return 1
-    return elements(source[max(dim % len(source) for dim in dims) + 1 :], rows)
+TOGETHER = 32
+"""Numbers in float32 that a maximum takes at once."""
 
 
 def _run(expr: Expr, read: list[Expr], rows: int) -> int:

@@ -201,5 +201,7 @@ def count_changes(tensors: Sequence[Tensor]) -> int:
 
 
 def runs_eagerly() -> bool:
-    """Whether intermediates may be overwritten: nobody needs them for gradients, or traces the calls."""
-    return not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    """Whether intermediates may be overwritten and looked at: nobody needs them for gradients, or traces the calls."""
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+        return False
+    return torch._C._get_tracing_state() is None and torch._C._functorch.peek_interpreter_stack() is None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
+from torch.fx.experimental.proxy_tensor import make_fx
 
-from rankopt.eager import eager
+import rankopt
+from rankopt.eager import eager, safe_softmax
 from rankopt.emit import emit
 from rankopt.program import Expr, Program, Stage, aten, reachable
 
@@ -96,3 +99,50 @@ def test_an_expanded_tensor_is_not_overwritten() -> None:
     module = _emitted({"x": x, "w": w}, program.pointwise(aten.relu.default, wide))
     assert "relu_" not in _methods(eager(module))
     _run(module)
+
+
+@pytest.mark.parametrize("dim", [-1, 0, 1])
+def test_a_safe_softmax_is_the_same_whatever_is_in_its_rows(dim: int) -> None:
+    inf, nan = float("inf"), float("nan")
+    rows = [[1.0, -2.0, 0.5], [-inf] * 3, [-inf, 1.0, -inf], [nan, -inf, -inf], [-inf, nan, 0.0], [inf, 1.0, -inf]]
+    for chosen in (rows[:1], rows[:3], rows[1:2], rows):
+        x = torch.tensor(chosen)
+        assert torch.equal(safe_softmax(x, dim).nan_to_num(9.0), aten._safe_softmax.default(x, dim).nan_to_num(9.0))
+    assert safe_softmax(torch.empty(2, 0), 1).shape == (2, 0)
+    assert safe_softmax(torch.tensor(2.0), 0) == 1.0
+    assert safe_softmax(torch.ones(2, 2), 1, torch.float64).dtype == torch.float64
+
+
+class Attention(nn.Module):
+    """Scores [R] of items [R, 4] that attend to the last 3 of a history [R, 3, 4], masked [R, 3]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query = nn.Linear(4, 4)
+
+    def forward(self, history: Tensor, mask: Tensor, item: Tensor) -> Tensor:
+        query = self.query(item).unsqueeze(1)
+        found = nn.functional.scaled_dot_product_attention(query, history, history, attn_mask=mask.unsqueeze(1))
+        return (found.squeeze(1) * item).sum(-1)
+
+
+def test_who_traces_or_maps_the_calls_is_shown_all_of_them() -> None:
+    """A mask that leaves nothing has to be seen in whatever is made of a ranker, also if the example has none."""
+    torch.manual_seed(0)
+    context = {"history": torch.randn(1, 3, 4), "mask": torch.tensor([[True, False, True]])}
+    items = torch.randn(5, 4)
+    ranker = rankopt.optimize(Attention().eval(), context=context, target={"item": items})
+    empty = {**context, "mask": torch.zeros(1, 3, dtype=torch.bool)}
+
+    def scores(history: Tensor, mask: Tensor, item: Tensor) -> Tensor:
+        found: Tensor = ranker({"history": history, "mask": mask}, {"item": item})
+        return found
+
+    arguments, others = (*context.values(), items), (*empty.values(), items)
+    with torch.no_grad():
+        expected = ranker(empty, {"item": items})
+        assert expected.isfinite().all()
+        traced = make_fx(scores)(*arguments)
+        torch.testing.assert_close(traced(*others), expected)
+        mapped = torch.func.vmap(scores)(*(torch.stack(pair) for pair in zip(arguments, others, strict=True)))
+        torch.testing.assert_close(mapped[1], expected)

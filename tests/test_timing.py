@@ -76,6 +76,41 @@ def test_onnx_runtime_pays_for_repeating_along_short_runs(program: Program) -> N
     assert dear > time(program.mul(x, scalar), N, EAGER) / time(program.mul(x, x), N, EAGER)
 
 
+def _reduced(program: Program, x: Expr, *dims: int, target: Any = aten.sum.dim_IntList) -> Expr:
+    return program.reduce(target, x, dims)
+
+
+def test_a_reduction_costs_by_its_runs(program: Program) -> None:
+    """One of 120 neighbours is as fast as its elements are read; of as many in six runs it is not."""
+    whole, apart = _candidates(program, 6, 20), program.input("y", (6, Rows(), 20), torch.float32, Stage.CANDIDATE)
+    for target in (aten.sum.dim_IntList, aten.amax.default):
+        for profile in PROFILES.values():
+            together = time(_reduced(program, whole, 1, 2, target=target), N, profile) - profile.call
+            assert time(_reduced(program, apart, 0, 2, target=target), N, profile) - profile.call > 1.5 * together
+
+
+def test_a_maximum_over_what_is_left_of_a_vector_is_dear(program: Program) -> None:
+    some, all_ = _candidates(program, 26), program.input("y", (Rows(), 32), torch.float32, Stage.CANDIDATE)
+    assert time(_reduced(program, some, 1, target=aten.amax.default), N) > 1.5 * time(
+        _reduced(program, all_, 1, target=aten.amax.default), N
+    )
+
+
+def test_onnx_runtime_pays_for_each_block_of_a_sum_between(program: Program) -> None:
+    x = _candidates(program, 6, 16)
+    for profile, dear in ((ONNX_RUNTIME, 2.0), (EAGER, 0.5)):
+        between, first = time(_reduced(program, x, 1), N, profile), time(_reduced(program, x, 0), N, profile)
+        assert between > dear * first
+
+
+def test_a_stack_is_a_call_of_each_part_under_onnx_runtime(program: Program) -> None:
+    parts = [program.scale(_candidates(program, 16), factor) for factor in (2.0, 3.0, 4.0)]
+    assert program.stack(parts, 1, joined=True).target is aten.reshape.default
+    for profile, views in ((ONNX_RUNTIME, 3), (EAGER, 0)):
+        apart, joined = time(program.stack(parts, 1), N, profile), time(program.cat(parts, 1), N, profile)
+        assert apart == pytest.approx(joined + views * profile.view)
+
+
 def test_threads_share_what_is_large(program: Program) -> None:
     x = _candidates(program, 512)
     large, alone = _mm(program, x, 512), replace(EAGER, threads=1)

@@ -1,0 +1,61 @@
+"""Moves of a model that is left as it stands, in a shorter form: the same numbers, fewer calls.
+
+    x[:]                    ->  x
+    reshape(reshape(x))     ->  reshape(x)
+    gather(x, p)[a:b]       ->  x[p[a]:p[b]]                where p[a:b] follow each other
+    stack([x, y], d)        ->  reshape(cat([x, y], d))     where a backend makes a call of each part of a stack
+
+A packed input is the reason for the first three: its columns, put back into the model's order, are sliced at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from rankopt.program import Expr, aten
+from rankopt.sizes import symbolic_size
+from rankopt.workspace import Workspace
+
+WHOLE: tuple[tuple[int | None, ...], ...] = ((), (0, sys.maxsize), (None, None))
+"""Bounds of a slice that cuts nothing off, as `x[:]` is captured."""
+
+
+def shorter_move(
+    w: Workspace, rows: Any, target: Callable[..., Any], args: tuple[Any, ...], meta: torch.Tensor
+) -> Expr | None:
+    """The result of `target(*args)`, which is like `meta`, if there is a shorter form of it. `rows`: see `sizes`."""
+    match target:
+        case aten.reshape.default if args[0].shape is not None:
+            sizes = [symbolic_size(size, rows) for size in meta.shape]
+            known = [size for size in sizes if size is not None]
+            # a size that is left open, as `view(0, -1)`, cannot be found without rows
+            return w.program.view(args[0], known) if len(known) == len(sizes) else None
+        case aten.stack.default if w.profile.stacked_apart:
+            dim = (args[1] if len(args) > 1 else 0) % meta.ndim
+            return w.program.stack(args[0], dim, joined=True)
+        case aten.slice.Tensor if args[2:] in WHOLE:
+            x: Expr = args[0]
+            return x
+        case aten.slice.Tensor | aten.select.int if args[0].target is aten.index_select.default:
+            return _cut_of_gather(w, target, *args)
+    return None
+
+
+def _cut_of_gather(w: Workspace, target: Callable[..., Any], x: Expr, dim: Any = 0, *bounds: Any) -> Expr | None:
+    """A slice of gathered places that follow each other, or one of them: a cut of where they were gathered from."""
+    at = dim % len(x.dims)
+    if not isinstance(x.dims[at], int) or not all(isinstance(bound, int | None) for bound in bounds):
+        return None
+    source, places = w.program.places(x, at)
+    if target is aten.select.int:
+        shape = (*x.dims[:at], *x.dims[at + 1 :])
+        return w.program.call(target, source, at, int(places[bounds[0]]), shape=shape, out=x.dtype)
+    kept = places[slice(*bounds)]
+    if not len(kept) or not np.array_equal(kept, np.arange(kept[0], kept[0] + len(kept))):
+        return None
+    return w.program.index_select(source, at, kept)
