@@ -1,18 +1,19 @@
 """Eager execution: how a stage is run call by call, when no gradient is recorded and no compiler looks on.
 
-The graphs of a plan are functional calls of ATen, for training, export and compilers. Three things make them slow to
-run as they are, and are put right in a copy that computes the same:
+The graphs of a plan are functional calls of ATen, for training, export and compilers. Four things make them slow to run
+as they are, and are put right in a copy that computes the same:
 
 - `torch.ops.aten.relu.default(x)` goes through a generic dispatcher, `torch.relu(x)` has a binding of its own;
 - fresh memory has to be mapped before it is written, which for large intermediates costs more than the arithmetic: an
   elementwise call overwrites an operand that nobody reads afterwards;
+- `c + a * b` is two passes over memory, `torch.addcmul(c, a, b)` is one;
 - a softmax that is safe where a mask leaves nothing looks at every score for such a row, which takes longer than the
   softmax, though there rarely is one and its result shows it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -52,7 +53,7 @@ NATIVE: dict[Any, Callable[..., Any] | str] = {
     aten.embedding.default: torch.embedding, aten.softmax.int: torch.softmax, aten._safe_softmax.default: safe_softmax,
     aten.layer_norm.default: torch.layer_norm,
     aten.sum.dim_IntList: torch.sum, aten.mean.dim: torch.mean, aten.amax.default: torch.amax,
-    aten.where.self: torch.where,
+    aten.where.self: torch.where, aten.addcmul.default: torch.addcmul,
 }  # fmt: skip
 """Calls that have a binding with the same arguments: a function, or a method by its name."""
 
@@ -61,28 +62,78 @@ OVERWRITING = {
     aten.div.Tensor: "div_", aten.neg.default: "neg_", aten.relu.default: "relu_", aten.exp.default: "exp_",
     aten.sigmoid.default: "sigmoid_", aten.tanh.default: "tanh_", aten.reciprocal.default: "reciprocal_",
     aten.clamp_min.default: "clamp_min_", aten.baddbmm.default: "baddbmm_",
+    aten.addcmul.default: "addcmul_",
 }  # fmt: skip
 """Calls that have a method which replaces the first operand by the result."""
 
 COMMUTATIVE = frozenset({aten.add.Tensor, aten.mul.Tensor})
+
+SUMS = {aten.add.Tensor: 1, aten.sub.Tensor: -1}
+"""Calls that add up, with the sign of the second operand."""
 
 
 def eager(functional: fx.GraphModule) -> fx.GraphModule:
     """The same function, quicker to run. Neither its arguments nor its results are overwritten."""
     graph = fx.Graph()
     env: dict[fx.Node, fx.Node] = {}
-    memory = _Memory(functional.graph)
-    for node in functional.graph.nodes:
+    fused = _fused(functional.graph)
+    memory = _Memory(fused)
+    for node in fused.nodes:
         victim = memory.overwritten_by(node) if node.target in OVERWRITING else None
         memory.add(node, victim)
         copied = env[node] = graph.node_copy(node, env.__getitem__)
-        if victim is not None:
+        if victim is not None and victim in node.args[1:] and node.target is aten.addcmul.default:
+            copied.target, copied.kwargs = torch.addcmul, {**copied.kwargs, "out": env[victim]}
+        elif victim is not None:
             first, *rest = node.args if node.args[0] is victim else (victim, node.args[0])
             copied.args = fx.map_arg((first, *rest), env.__getitem__)
             copied.op, copied.target = "call_method", OVERWRITING[node.target]
         else:
             _call_natively(copied)
     return fx.GraphModule({}, graph, class_name=type(functional).__name__)
+
+
+def _fused(graph: fx.Graph) -> fx.Graph:
+    """A copy in which a product that is only added is part of the sum."""
+    products = {product: node for node in graph.nodes if (product := _product_in(node)) is not None}
+    sums = {node: product for product, node in products.items()}
+    copy = fx.Graph()
+    env: dict[fx.Node, fx.Node] = {}
+    for node in graph.nodes:
+        if node in sums:
+            addend = next(x for x in node.args if x is not sums[node])
+            args = fx.map_arg((addend, *sums[node].args), env.__getitem__)
+            kwargs: dict[str, Any] = {} if SUMS[node.target] == 1 else {"value": -1}
+            env[node] = copy.call_function(aten.addcmul.default, args, kwargs)
+            env[node].meta = dict(node.meta)
+        elif node not in products:
+            env[node] = copy.node_copy(node, env.__getitem__)
+    return copy
+
+
+def _product_in(node: fx.Node) -> fx.Node | None:
+    """The operand of a sum that is a product of two tensors and is not read again, if one call is the faster one."""
+    if node.target not in SUMS or node.kwargs:
+        return None
+    for product in node.args if SUMS[node.target] == 1 else node.args[1:]:
+        if isinstance(product, fx.Node) and product.target is aten.mul.Tensor and len(product.users) == 1:
+            operands = [x for x in (*node.args, *product.args) if x is not product]
+            if len(operands) == 3 and _fit_one_loop(node, [product, *operands]):
+                return product
+    return None
+
+
+def _fit_one_loop(node: fx.Node, operands: Sequence[Any]) -> bool:
+    """Whether operands are floats of one type, and at most one is repeated along the innermost dim: a loop that works
+    on vectors takes no more of these."""
+    exprs = [
+        expr for x in (node, *operands) if isinstance(x, fx.Node) and (expr := _expr(x)) and expr.shape is not None
+    ]
+    if len(exprs) <= len(operands) or len({x.dtype for x in exprs}) > 1 or not exprs[0].dtype.is_floating_point:
+        return False
+    result, _, *read = [expr.dims for expr in exprs]
+    inner = next((place for place in range(1, len(result) + 1) if result[-place] != 1), 0)
+    return inner == 0 or sum(len(shape) < inner or shape[-inner] == 1 for shape in read) <= 1
 
 
 def _call_natively(node: fx.Node) -> None:
@@ -119,7 +170,8 @@ class _Memory:
 
     def overwritten_by(self, node: fx.Node) -> fx.Node | None:
         """The operand that `node` may replace by its result."""
-        operands = node.args[:2] if node.target in COMMUTATIVE and not node.kwargs else node.args[:1]
+        anywhere = node.target is aten.addcmul.default or (node.target in COMMUTATIVE and not node.kwargs)
+        operands = node.args if anywhere else node.args[:1]
         return next((x for x in operands if isinstance(x, fx.Node) and self._is_free(x, node)), None)
 
     def _is_free(self, operand: fx.Node, node: fx.Node) -> bool:

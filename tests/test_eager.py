@@ -1,6 +1,8 @@
-"""Eager execution: the same bits, fewer intermediates, arguments untouched."""
+"""Eager execution: the same results, fewer intermediates, arguments untouched."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 import torch
@@ -99,6 +101,52 @@ def test_an_expanded_tensor_is_not_overwritten() -> None:
     module = _emitted({"x": x, "w": w}, program.pointwise(aten.relu.default, wide))
     assert "relu_" not in _methods(eager(module))
     _run(module)
+
+
+def _functions(module: fx.GraphModule) -> list[str]:
+    return [node.target.__name__ for node in module.graph.nodes if node.op == "call_function"]
+
+
+def _close(module: fx.GraphModule, *arguments: Tensor) -> list[str]:
+    """The functions called where `module` is run eagerly, whose results are compared."""
+    kept = [argument.clone() for argument in arguments]
+    torch.testing.assert_close(eager(module)(*arguments), module(*arguments))
+    assert all(map(torch.equal, arguments, kept))
+    return _functions(eager(module))
+
+
+@pytest.mark.parametrize("sizes", [((3, 4), (3, 4), (3, 4)), ((4,), (3, 4), (3, 1)), ((3, 4), (4,), (4,))])
+@pytest.mark.parametrize("target", [aten.add.Tensor, aten.sub.Tensor])
+def test_a_product_that_is_only_added_is_part_of_the_sum(target: Any, sizes: tuple[tuple[int, ...], ...]) -> None:
+    program = Program()
+    c, a, b = [program.input(f"x{i}", size, torch.float32, Stage.CONTEXT) for i, size in enumerate(sizes)]
+    total = program.pointwise(target, c, program.mul(a, b))
+    module = _emitted({"c": c, "a": a, "b": b}, program.pointwise(aten.relu.default, total))
+    assert _close(module, *map(torch.randn, sizes)) == ["addcmul"]
+
+
+def test_a_sum_overwrites_a_factor_or_the_addend_that_is_read_no_more() -> None:
+    program, x, w = _two_layers()
+    product = _mm(program, x, w)
+    for total in (program.add(x, program.mul(product, x)), program.add(product, program.mul(x, x))):
+        module = _emitted({"x": x, "w": w}, total)
+        _close(module, torch.randn(3, 4), torch.randn(4, 4))
+        node = list(eager(module).graph.nodes)[-2]
+        assert node.target == "addcmul_" or node.kwargs["out"].target is torch.mm
+
+
+def test_a_product_that_is_read_again_or_would_be_slow_in_one_loop_stays() -> None:
+    program, x, w = _two_layers()
+    one, other = (program.input(name, (3, 1), torch.float32, Stage.CONTEXT) for name in ("one", "other"))
+    product, wide = program.mul(x, x), program.input("wide", (3, 4), torch.float64, Stage.CONTEXT)
+    twice = _emitted({"x": x, "w": w}, program.add(x, product), program.pointwise(aten.relu.default, product))
+    assert "mul" in _close(twice, torch.randn(3, 4), torch.randn(4, 4))
+    slow = _emitted({"x": x, "one": one, "other": other}, program.add(one, program.mul(x, other)))
+    assert "mul" in _close(slow, torch.randn(3, 4), torch.randn(3, 1), torch.randn(3, 1))
+    mixed = _emitted({"x": x, "wide": wide}, program.add(wide, program.mul(x, x)))
+    assert "mul" in _close(mixed, torch.randn(3, 4), torch.randn(3, 4, dtype=torch.float64))
+    doubled = _emitted({"x": x, "w": w}, program.add(product, product))
+    assert "mul" in _close(doubled, torch.randn(3, 4), torch.randn(4, 4))
 
 
 @pytest.mark.parametrize("dim", [-1, 0, 1])
