@@ -18,6 +18,7 @@ from rankopt import operands as ops
 from rankopt.axes import ROW, Axis, Group, volume
 from rankopt.layout import matrix_form
 from rankopt.operands import Operand
+from rankopt.prices import CACHED
 from rankopt.program import Stage
 from rankopt.workspace import Workspace
 
@@ -113,7 +114,8 @@ def elementwise_cost(w: Workspace, x: Group, y: Group, r: Roles) -> float:
         return math.inf
     elements = volume((*r.batch, *r.inner, *r.left, *r.right), w.candidates)
     each = w.profile.element + w.profile.read + w.profile.reduced / max(volume(r.inner, w.candidates), 1)
-    return 2 * w.profile.call + each * elements + w.profile.broadcast * _runs(w, x, y)
+    streamed = w.profile.streamed * max(elements - CACHED, 0)
+    return 2 * w.profile.call + each * elements + streamed + w.profile.broadcast * _runs(w, x, y)
 
 
 def _runs(w: Workspace, x: Group, y: Group) -> float:
