@@ -16,10 +16,11 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from rankopt import operands as ops
 from rankopt.axes import Axis
 from rankopt.evaluate import force
-from rankopt.factors import choose
+from rankopt.factors import products
 from rankopt.nesting import coalesce, part_of
 from rankopt.program import Expr
 from rankopt.settling import settle, worth_evaluating
+from rankopt.shared import product
 from rankopt.structure import concatenate
 from rankopt.values import Cat, Node, Part, Sum, Term, leaf
 from rankopt.workspace import Workspace
@@ -112,9 +113,8 @@ def contract(w: Workspace, x: Node, y: Node, summed: Collection[Axis]) -> Node:
 def _contract_sums(w: Workspace, x: Sum, y: Sum, summed: frozenset[Axis]) -> Sum:
     if not summed and (_dense(x, y) or _both_rank2(w, x, y)):
         value = ops.pointwise(w, w.program.mul, [force(w, x), force(w, y)])
-        return Sum((_product(w, _factored(w, x), _factored(w, y), frozenset()),), value)
-    left, right = choose(w, x, y, summed)
-    return settle(w, [_product(w, p, q, summed) for p in left for q in right])
+        return Sum((product(w, _factored(w, x), _factored(w, y), frozenset()),), value)
+    return settle(w, products(w, x, y, summed))
 
 
 def _factored(w: Workspace, node: Sum) -> Term:
@@ -135,19 +135,6 @@ def _both_rank2(w: Workspace, x: Sum, y: Sum) -> bool:
     """Whether both are evaluated and rank-2, and their product does not outgrow them."""
     operands = [operand for operand in (x.operand, y.operand) if operand is not None]
     return len(operands) == 2 and worth_evaluating(w, Term(tuple(operands)))
-
-
-def _product(w: Workspace, p: Term, q: Term, summed: frozenset[Axis]) -> Term:
-    """The product of two terms; the axes that each sums on its own must not meet."""
-    clash = q.summed & {axis for operand in p.operands for axis in operand.axes}
-    names = {axis: w.axes.fresh(axis.size) for axis in sorted(clash, key=lambda axis: axis.serial)}
-    right = tuple(operand.rename(names) for operand in q.operands)
-    present = {axis for operand in (*p.operands, *right) for axis in operand.axes}
-    coefficient = p.coefficient * q.coefficient
-    for axis in summed - present:
-        coefficient *= axis.size
-    inner = frozenset(names.get(axis, axis) for axis in q.summed)
-    return Term((*p.operands, *right), p.summed | inner | (summed & present), coefficient)
 
 
 # ------------------------------------------------------------------------------------------------------ reductions

@@ -6,6 +6,7 @@ along, once (the result is remembered on the node), and in the cheapest contract
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -94,7 +95,7 @@ def _place_coefficient(w: Workspace, term: Term) -> tuple[float, Term]:
 
 
 def collect(w: Workspace, terms: Sequence[Term]) -> list[Term]:
-    """Terms that are linear in the same rank-3 operand become one, where that is cheaper than to evaluate each."""
+    """Terms that are linear in the same operand become one, where that is cheaper than to evaluate each."""
     if not w.policy.compose:
         return list(terms)
     result: list[Term] = []
@@ -108,11 +109,20 @@ def collect(w: Workspace, terms: Sequence[Term]) -> list[Term]:
     return result
 
 
+def collected_price(w: Workspace, terms: Sequence[Term]) -> float:
+    """Estimated nanoseconds of evaluating `terms` once like ones are collected."""
+    return sum(
+        estimate(w, [item]) if isinstance(item, Term) else min(item.price(w), estimate(w, item.members))
+        for item in like_terms(w, terms)
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Like:
-    """Terms that are linear in the same rank-3 operand: their rank-2 cofactors may be added up first.
+    """Terms that are linear in the same operand: their cofactors, which are rank-2, may be added up first.
 
     A x_n + B x_n = (A + B) x_n        one product per candidate instead of two
+    A C + B C     = (A + B) C          and among the cofactors one per request
     """
 
     members: tuple[Term, ...]
@@ -130,46 +140,55 @@ class Like:
     def price(self, w: Workspace) -> float:
         """Estimated nanoseconds of their sum."""
         axes = dict.fromkeys(axis for factor in self.sketches for axis in factor.axes if axis not in self.summed)
-        return estimate(w, self.cofactors) + cost(w, self.sketches, list(axes))
+        return collected_price(w, self.cofactors) + cost(w, self.sketches, list(axes))
 
     def term(self, w: Workspace) -> Term:
         """Their sum as one term, its cofactor evaluated."""
-        return Term((self.operand, add_up(w, self.cofactors)), self.summed)
+        return Term((self.operand, add_up(w, collect(w, self.cofactors))), self.summed)
 
 
 def like_terms(w: Workspace, terms: Sequence[Term]) -> list[Term | Like]:
-    """The terms, those together that are linear in the same rank-3 operand along the same axes."""
-    groups: dict[object, list[Term]] = {}
+    """The terms, those together that are linear in the same operand along the same axes."""
+    groups: dict[object, list[tuple[Term, int | None]]] = {}
+    for term, number in zip(terms, _linear_in(terms), strict=True):
+        key = id(term) if number is None else _place(term, term.operands[number])
+        groups.setdefault(key, []).append((term, number))
+    return [group[0][0] if len(group) == 1 else _like(w, group) for group in groups.values()]
+
+
+def _place(term: Term, operand: Operand) -> object:
+    """What products have in common that are linear in the same tensor: which of its dims they keep, and as what."""
+    return operand.tensor.serial, tuple(None if axis in term.summed else axis for axis in operand.axes)
+
+
+def _linear_in(terms: Sequence[Term]) -> list[int | None]:
+    """Of each product the only rank-3 operand, by number; without one the largest that another product has, too."""
+    shared = Counter(key for term in terms for key in {_place(term, operand) for operand in term.operands})
+    chosen: list[int | None] = []
     for term in terms:
-        operand = _linear_in(term)
-        if operand is None:
-            groups[id(term)] = [term]
-        else:
-            places = tuple(None if axis in term.summed else axis for axis in operand.axes)
-            groups.setdefault((operand.tensor.serial, places), []).append(term)
-    return [group[0] if len(group) == 1 else _like(w, group) for group in groups.values()]
+        numbers = [i for i, operand in enumerate(term.operands) if operand.has_rows]
+        if not numbers:
+            numbers = [i for i, operand in enumerate(term.operands) if shared[_place(term, operand)] > 1]
+            numbers = sorted(numbers, key=lambda i: len(term.operands[i].axes))[-1:]
+        chosen.append(numbers[0] if len(numbers) == 1 and len(term.operands) > 1 else None)
+    return chosen
 
 
-def _linear_in(term: Term) -> Operand | None:
-    """The only rank-3 operand of a product."""
-    with_rows = [operand for operand in term.operands if operand.has_rows]
-    return with_rows[0] if len(with_rows) == 1 and len(term.operands) > 1 else None
-
-
-def _like(w: Workspace, members: Sequence[Term]) -> Like:
+def _like(w: Workspace, group: Sequence[tuple[Term, int | None]]) -> Like:
     """Their cofactors under common axes."""
-    operand, summed = _linear_in(members[0]), members[0].summed
-    assert operand is not None
-    common = tuple(w.axes.fresh(axis.size) if axis in summed else axis for axis in operand.axes)
+    first, number = group[0]
+    assert number is not None
+    operand = first.operands[number]
+    common = tuple(w.axes.fresh(axis.size) if axis in first.summed else axis for axis in operand.axes)
     cofactors: list[Term] = []
-    for term in members:
-        own = _linear_in(term)
+    for term, own in group:
         assert own is not None
-        names = {old: new for old, new in zip(own.axes, common, strict=True) if old is not new}
-        rest = tuple(o.rename(names) for o in term.operands if o is not own)
-        cofactors.append(Term(rest, term.summed - set(own.axes), term.coefficient))
+        axes = term.operands[own].axes
+        names = {old: new for old, new in zip(axes, common, strict=True) if old is not new}
+        rest = tuple(o.rename(names) for i, o in enumerate(term.operands) if i != own)
+        cofactors.append(Term(rest, term.summed - set(axes), term.coefficient))
     gone = frozenset(common) - frozenset(operand.axes)
-    return Like(tuple(members), Operand(operand.tensor, common), tuple(cofactors), gone)
+    return Like(tuple(term for term, _ in group), Operand(operand.tensor, common), tuple(cofactors), gone)
 
 
 # ------------------------------------------------------------------------------------------------------ Cat

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from rankopt.axes import Axis
 from rankopt.contraction import Sketch, cost, sketch
-from rankopt.evaluate import Like, estimate, force, like_terms
+from rankopt.evaluate import Like, collected_price, estimate, force, like_terms
+from rankopt.shared import product, through_shared
 from rankopt.values import Sum, Term
 from rankopt.workspace import Workspace
 
@@ -33,7 +34,7 @@ def _factors(w: Workspace, node: Sum) -> list[_Factor]:
     ways = [_Factor(0.0, tuple(map(_sketches, node.terms)), lambda: node.terms, _summed(node.terms))]
     alike = like_terms(w, node.terms) if w.policy.compose else node.terms
     if len(alike) < len(node.terms):
-        ways.append(_collected(w, alike))
+        ways.append(_collected(w, node, alike))
     return [*ways, forced]
 
 
@@ -42,12 +43,20 @@ def _evaluated(w: Workspace, node: Sum, cost: float) -> _Factor:
     return _Factor(cost, ((Sketch(node.axes, stage),),), lambda: (Term((force(w, node),)),), forced=True)
 
 
-def _collected(w: Workspace, alike: Sequence[Term | Like]) -> _Factor:
-    """Like terms as one: A x_n + B x_n = (A + B) x_n. What is multiplied by it is multiplied once."""
-    cost = sum(estimate(w, item.cofactors) for item in alike if isinstance(item, Like))
+def _collected(w: Workspace, node: Sum, alike: Sequence[Term | Like]) -> _Factor:
+    """Like terms as one: A x_n + B x_n = (A + B) x_n. What is multiplied by it is multiplied once.
+
+    Whoever reads the node after that finds the terms collected: it has been paid for.
+    """
+
+    def terms() -> Sequence[Term]:
+        node.terms = tuple(x.term(w) if isinstance(x, Like) else x for x in alike)
+        return node.terms
+
+    cost = sum(collected_price(w, item.cofactors) for item in alike if isinstance(item, Like))
     products = tuple(item.sketches if isinstance(item, Like) else _sketches(item) for item in alike)
     summed = frozenset().union(*(item.summed for item in alike))
-    return _Factor(cost, products, lambda: [x.term(w) if isinstance(x, Like) else x for x in alike], summed)
+    return _Factor(cost, products, terms, summed)
 
 
 def _sketches(term: Term) -> tuple[Sketch, ...]:
@@ -58,8 +67,20 @@ def _summed(terms: Sequence[Term]) -> frozenset[Axis]:
     return frozenset().union(*(term.summed for term in terms))
 
 
-def choose(w: Workspace, x: Sum, y: Sum, summed: frozenset[Axis]) -> tuple[Sequence[Term], Sequence[Term]]:
-    """The terms of each factor, in the way in which their products are cheapest; pending wins a draw."""
+def products(w: Workspace, x: Sum, y: Sum, summed: frozenset[Axis]) -> list[Term]:
+    """The products of the terms of `x` and `y`, summed over `summed`, in the cheapest way that was found."""
+    best = _choose(w, x, y, summed)
+    for one, other in ((x, y), (y, x)) if best is not None and w.policy.compose else ():
+        price, terms = through_shared(w, one, other, summed)
+        if terms and best is not None and price + collected_price(w, terms) < best[0]:
+            return terms
+    if best is None:
+        return [product(w, Term((force(w, x),)), Term((force(w, y),)), summed)]
+    return [product(w, p, q, summed) for p in best[1].terms() for q in best[2].terms()]
+
+
+def _choose(w: Workspace, x: Sum, y: Sum, summed: frozenset[Axis]) -> tuple[float, _Factor, _Factor] | None:
+    """The way in which each factor enters the product at the lowest price, which comes first; pending wins a draw."""
     best: tuple[float, _Factor, _Factor] | None = None
     for p in _factors(w, x):
         for q in _factors(w, y):
@@ -75,9 +96,7 @@ def choose(w: Workspace, x: Sum, y: Sum, summed: frozenset[Axis]) -> tuple[Seque
                 price = 0.0
             if best is None or price < best[0]:
                 best = price, p, q
-    if best is None:
-        return [Term((force(w, x),))], [Term((force(w, y),))]
-    return best[1].terms(), best[2].terms()
+    return best
 
 
 def _too_large(w: Workspace, p: _Factor, q: _Factor) -> bool:
