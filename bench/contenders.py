@@ -5,7 +5,7 @@
     input tile        embeddings of the context looked up once, then repeated (INPUT_TILE=3 of TorchEasyRec)
     once              the context subgraph once, tiled where it meets a candidate (user-side one-shot)
     mari              the same, and linear layers split by the rank of their inputs (MaRI)
-    expert            written by hand (experts.py), where there is one
+    expert            written by hand (experts), where there is one
     without sharing   rankopt with every input a target: what a tidier spelling alone gains
     rankopt           at its best
 
