@@ -8,7 +8,7 @@ A head that reads deep cross layers is where it matters: every target half so fa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import compress
 
@@ -22,15 +22,20 @@ from rankopt.workspace import Workspace
 
 def product(w: Workspace, p: Term, q: Term, summed: frozenset[Axis]) -> Term:
     """The product of two terms; the axes that each sums on its own must not meet."""
-    clash = q.summed & {axis for operand in p.operands for axis in operand.axes}
-    names = {axis: w.axes.fresh(axis.size) for axis in sorted(clash, key=lambda axis: axis.serial)}
-    right = tuple(operand.rename(names) for operand in q.operands)
-    present = {axis for operand in (*p.operands, *right) for axis in operand.axes}
+    q = apart_from(w, q, p.operands)
+    present = {axis for operand in (*p.operands, *q.operands) for axis in operand.axes}
     coefficient = p.coefficient * q.coefficient
     for axis in summed - present:
         coefficient *= axis.size
-    inner = frozenset(names.get(axis, axis) for axis in q.summed)
-    return Term((*p.operands, *right), p.summed | inner | (summed & present), coefficient)
+    return Term((*p.operands, *q.operands), p.summed | q.summed | (summed & present), coefficient)
+
+
+def apart_from(w: Workspace, term: Term, others: Iterable[Operand]) -> Term:
+    """A term that sums no axis that `others` have: such axes get another name."""
+    clash = term.summed & {axis for operand in others for axis in operand.axes}
+    names = {axis: w.axes.fresh(axis.size) for axis in sorted(clash, key=lambda axis: axis.serial)}
+    summed = frozenset(names.get(axis, axis) for axis in term.summed)
+    return Term(tuple(operand.rename(names) for operand in term.operands), summed, term.coefficient)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +49,8 @@ class Split:
     links: Group
     """The axes that the term sums on its own and `shared` has, in order of appearance."""
     key: object
-    """What terms have in common whose `shared` are the same but for the names of `links`."""
+    """What terms have in common whose `shared` are the same but for the names of `links`, and whose rests keep the same
+    of the contracted axes."""
 
     @staticmethod
     def of(term: Term, summed: frozenset[Axis]) -> Split:
@@ -56,7 +62,8 @@ class Split:
         outside = {axis for operand in rest for axis in operand.axes}
         names = {axis: (i, axis in outside) for i, axis in enumerate(links)}
         places = [(o.tensor.serial, tuple(names.get(axis, (axis, axis in outside)) for axis in o.axes)) for o in shared]
-        return Split(term, shared, rest, links, tuple(places) if shared and rest else id(term))
+        key = (tuple(places), frozenset(summed & outside)) if shared and rest else id(term)
+        return Split(term, shared, rest, links, key)
 
     def first(self, operand: Operand, summed: frozenset[Axis]) -> Term:
         """The product of `operand` and what is shared."""
@@ -78,7 +85,7 @@ def through_shared(w: Workspace, x: Sum, y: Sum, summed: frozenset[Axis]) -> tup
         return 0.0, []
     groups: dict[object, list[Split]] = {}
     for term in x.terms:
-        split = Split.of(term, summed)
+        split = Split.of(apart_from(w, term, [operand]), summed)
         groups.setdefault(split.key, []).append(split)
     price = 0.0
     terms: list[Term] = []
