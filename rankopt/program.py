@@ -236,10 +236,13 @@ class Program:
     # -------------------------------------------------------------------------------------------------- data movement
 
     def view(self, x: Expr, shape: Sequence[Size]) -> Expr:
-        """`reshape`; the dim that counts rows is left for the run time to find (`-1`)."""
+        """`reshape`; the dim that counts rows is left for the run time to find (`-1`).
+
+        Reshapes compose, but a law's takes in none of the model's own: that one may mix rows, which its origin says.
+        """
         if tuple(shape) == x.dims:
             return x
-        if x.target is aten.reshape.default:
+        if x.target is aten.reshape.default and (x.origin.rule != "opaque" or self.origin.rule == "opaque"):
             return self.view(x.args[0], shape)
         sizes = [-1 if isinstance(size, Rows) else size for size in shape]
         if sizes.count(-1) > 1:

@@ -131,6 +131,14 @@ def sum_that_is_a_factor(r: Recorder) -> list[Handle]:
     return [r.call(aten.scaled_dot_product_attention.default, v2, v3, v3, v2)]
 
 
+def reshape_of_mixed_rows(r: Recorder) -> list[Handle]:
+    """A reshape that mixes rows was taken in by one that does not, and taken for one in calls with many requests."""
+    x0 = r.context(4)
+    x1 = r.target(3)
+    v2 = r.call(aten.reshape.default, r.call(aten.cat.default, [x0, x1], -1), [7, Rows(1)])
+    return [r.call(aten.reshape.default, v2, [1, 7, Rows(1)])]
+
+
 REGRESSIONS: tuple[Program, ...] = (
     packed_columns,
     rows_by_rows,
@@ -145,4 +153,5 @@ REGRESSIONS: tuple[Program, ...] = (
     permute_from_the_back,
     masked_write,
     sum_that_is_a_factor,
+    reshape_of_mixed_rows,
 )

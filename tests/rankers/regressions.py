@@ -69,4 +69,26 @@ REGRESSIONS: dict[str, tuple[int, Description]] = {
             dtype=torch.float64,
         ),
     ),
+    "a head that meets what two maps share": (
+        1312,
+        Description(
+            inputs=(Input("vectors", "target", 2),),
+            steps=(
+                Step("multihead", (0,), {"form": "first"}),
+                Step("cin", (1,), {"form": "conv", "depth": 2}),
+            ),
+            dtype=torch.float64,
+        ),
+    ),
+    "a head that meets what two maps share of the context": (
+        1206,
+        Description(
+            inputs=(Input("dense", "target", 1), Input("vectors", "context", 3)),
+            steps=(
+                Step("multihead", (1,), {"form": "first"}),
+                Step("cin", (2,), {"form": "conv", "depth": 2}),
+            ),
+            dtype=torch.float64,
+        ),
+    ),
 }
