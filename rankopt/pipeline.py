@@ -29,6 +29,7 @@ from rankopt.ranker import Ranker
 from rankopt.report.facts import build_report, with_rounding
 from rankopt.selectors import InputRole, Role, resolve_roles
 from rankopt.stages import Names, Stages, split
+from rankopt.verification import Verification
 from rankopt.verify import numbers, verify
 
 TorchModel = nn.Module | fx.GraphModule | ExportedProgram
@@ -37,6 +38,10 @@ Selectors = str | Sequence[str]
 
 SMALL = (1, 64)
 """Candidates of the requests with which `optimize` verifies."""
+
+CAREFUL = 1.5
+"""How many times further from the truth than the original a plan may be here: verified with other requests it shall be
+within what is allowed as well."""
 
 ROUNDED = (1, 64, 1000)
 """Those with which it measures what a rounded state does to the scores: enough for an order of the best hundred."""
@@ -89,7 +94,7 @@ def optimize(
         ranker = build(captured, roles, pieces)
         used = [piece.plan for piece in pieces]
         result = verify(captured, ranker, 1, numbers(ranker.interface, SMALL), plans=used) if verification else None
-        if result is None or result.identical:
+        if result is None or _is_exact(result, used[ranker.interface.place(result.request.candidates)]):
             others = references(captured, roles, last, passes, profile)
             ranker.report = build_report(captured, roles, pieces, plans, dropped, others, ranker.stages, result)
             return ranker if state_dtype is None else _rounded(captured, ranker, state_dtype)
@@ -98,6 +103,11 @@ def optimize(
         "no plan gives the scores of the model, not even the unchanged one.\n"
         "  fix: check that the model is deterministic: two calls on the same rows must give the same scores"
     )
+
+
+def _is_exact(result: Verification, plan: Plan) -> bool:
+    """Whether a ranker may be kept, of which `plan` did worst."""
+    return result.identical and (result.agreement.ratio <= CAREFUL or not plan.policy.rewrites)
 
 
 def _rounded(captured: CapturedModel, exact: Ranker, state_dtype: torch.dtype) -> Ranker:

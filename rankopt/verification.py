@@ -30,7 +30,7 @@ class Verification:
     candidates: tuple[int, ...]
     divergence: Divergence | None
     request: Request
-    """The request that disagrees, or the last one."""
+    """The request that disagrees, or the one that is furthest from the truth."""
 
     @property
     def identical(self) -> bool:

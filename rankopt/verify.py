@@ -62,7 +62,7 @@ def verify(
     agreements = [
         _compare(captured, alone[ranker.interface.place(request.candidates)], request) for request in requests
     ]
-    worst = next((i for i, a in enumerate(agreements) if not a.identical()), len(requests) - 1)
+    worst = max(range(len(requests)), key=lambda i: (not agreements[i].identical(), agreements[i].ratio, i))
     whole = Agreement.over(agreements)
     divergence = None
     if plans and not whole.identical():
