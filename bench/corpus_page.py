@@ -29,9 +29,13 @@ one request with 512 candidates, before and after, by torch's counter; = marks a
 for the number of candidates at which it is measured; tiling is not counted. A dash: not measured, or the original does
 not run there.
 
-One candidate under ONNX Runtime is a call of 50 to 130 microseconds for most models. A packed input comes to a ranker
-as two, of context and of target columns: two or more further inputs, and a few calls that put the columns together,
-cost 2 to 9 microseconds, so the models of deepctr-torch and torchrec are a little below 1 there.
+One candidate under ONNX Runtime is a call of 50 to 130 microseconds for most models. A packed row of deepctr-torch
+comes to a ranker as two, of context and of target columns, which one more input and four more calls put together; the
+original is given it ready-made. These 2 to 4 microseconds are what its models are below 1 at one candidate, and some at
+ten.
+
+Under torch.compile a ranker is planned by the prices of eager calls. The models that it is not measured on are loops
+over 325 pairs, of which it takes minutes to compile the original.
 """
 
 
