@@ -78,7 +78,7 @@ def test_a_page_tells_what_the_report_tells(report: Report) -> None:
 
 
 def test_what_does_not_pay_is_on_the_page(report: Report) -> None:
-    few = explain(64, 2)
+    few = explain(1024, 2)
     text = "".join(Checker(html.page(few, "model.pt2")).texts)
     assert "Could be shared, but does not pay at 2 candidates" in text
     assert few.declined[0].reason in text
