@@ -33,9 +33,11 @@ class Crossed(nn.Module):
 
 
 class Perceptron(nn.Module):
+    """So wide that for two candidates one product is cheaper than two."""
+
     def __init__(self) -> None:
         super().__init__()
-        self.hidden, self.out = nn.Linear(96, 64), nn.Linear(64, 1)
+        self.hidden, self.out = nn.Linear(96, 1024), nn.Linear(1024, 1)
 
     def forward(self, user: Tensor, item: Tensor) -> Tensor:
         return self.out(torch.relu(self.hidden(torch.cat([user, item], 1))))
@@ -87,8 +89,8 @@ def test_work_of_what_is_declined_is_that_of_the_report() -> None:
     report = explain(Perceptron, 2)
     (found,) = report.declined
     assert found.now.each == node(report, "linear").before.each
-    assert found.possible.once == 2 * 80 * 64
-    assert found.possible.each == 2 * 16 * 64
+    assert found.possible.once == 2 * 80 * 1024
+    assert found.possible.each == 2 * 16 * 1024
 
 
 def test_where_a_law_would_have_kept_context_and_target_apart() -> None:
@@ -123,8 +125,8 @@ def test_the_terminal_lists_what_does_not_pay() -> None:
 def test_nodes_know_their_module_and_what_is_left_of_their_work() -> None:
     report = explain(Perceptron, 20_000)
     assert [node(report, name).module for name in ("cat", "linear", "linear_1")] == ["", "hidden", "out"]
-    assert node(report, "linear").share.each == pytest.approx(2 * 16 * 64)
-    assert node(report, "linear").share.once == pytest.approx(2 * 80 * 64)
+    assert node(report, "linear").share.each == pytest.approx(2 * 16 * 1024)
+    assert node(report, "linear").share.once == pytest.approx(2 * 80 * 1024)
     assert sum(node.share.at(1000) for node in report.nodes) == pytest.approx(report.after.flops.at(1000))
 
 
