@@ -68,6 +68,8 @@ OVERWRITING = {
 
 COMMUTATIVE = frozenset({aten.add.Tensor, aten.mul.Tensor})
 
+PERMUTING = frozenset({aten.permute.default, aten.transpose.int, aten.t.default, aten.movedim.int})
+
 SUMS = {aten.add.Tensor: 1, aten.sub.Tensor: -1}
 """Calls that add up, with the sign of the second operand."""
 
@@ -125,15 +127,26 @@ def _product_in(node: fx.Node) -> fx.Node | None:
 
 def _fit_one_loop(node: fx.Node, operands: Sequence[Any]) -> bool:
     """Whether operands are floats of one type, and at most one is repeated along the innermost dim: a loop that works
-    on vectors takes no more of these."""
+    on vectors takes no more of these. One that is permuted would pass its order on to the result."""
     exprs = [
         expr for x in (node, *operands) if isinstance(x, fx.Node) and (expr := _expr(x)) and expr.shape is not None
     ]
     if len(exprs) <= len(operands) or len({x.dtype for x in exprs}) > 1 or not exprs[0].dtype.is_floating_point:
         return False
+    if any(map(_is_permuted, exprs)):
+        return False
     result, _, *read = [expr.dims for expr in exprs]
     inner = next((place for place in range(1, len(result) + 1) if result[-place] != 1), 0)
     return inner == 0 or sum(len(shape) < inner or shape[-inner] == 1 for shape in read) <= 1
+
+
+def _is_permuted(expr: Expr) -> bool:
+    """Whether a tensor is a view with its dims in another order, or a view of one; a state may be that, too."""
+    while expr.target in FREE and expr.args and isinstance(expr.args[0], Expr):
+        if expr.target in PERMUTING:
+            return True
+        expr = expr.args[0]
+    return False
 
 
 def _call_natively(node: fx.Node) -> None:

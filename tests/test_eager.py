@@ -194,3 +194,10 @@ def test_who_traces_or_maps_the_calls_is_shown_all_of_them() -> None:
         torch.testing.assert_close(traced(*others), expected)
         mapped = torch.func.vmap(scores)(*(torch.stack(pair) for pair in zip(arguments, others, strict=True)))
         torch.testing.assert_close(mapped[1], expected)
+
+
+def test_a_permuted_operand_does_not_pass_its_order_on_to_a_sum() -> None:
+    program, _, w = _two_layers()
+    turned = program.permute(w, [1, 0])
+    module = _emitted({"w": w}, program.add(turned, program.mul(w, w)))
+    assert "mul" in _close(module, torch.randn(4, 4))
