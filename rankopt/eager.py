@@ -133,7 +133,7 @@ def _fit_one_loop(node: fx.Node, operands: Sequence[Any]) -> bool:
     ]
     if len(exprs) <= len(operands) or len({x.dtype for x in exprs}) > 1 or not exprs[0].dtype.is_floating_point:
         return False
-    if any(map(_is_permuted, exprs)):
+    if not all(isinstance(x, Expr) and not _is_permuted(x) for x in exprs):  # of many requests nobody knows
         return False
     result, _, *read = [expr.dims for expr in exprs]
     inner = next((place for place in range(1, len(result) + 1) if result[-place] != 1), 0)
