@@ -69,6 +69,7 @@ OVERWRITING = {
 COMMUTATIVE = frozenset({aten.add.Tensor, aten.mul.Tensor})
 
 PERMUTING = frozenset({aten.permute.default, aten.transpose.int, aten.t.default, aten.movedim.int})
+"""Views with their dims in another order."""
 
 SUMS = {aten.add.Tensor: 1, aten.sub.Tensor: -1}
 """Calls that add up, with the sign of the second operand."""
@@ -133,7 +134,8 @@ def _fit_one_loop(node: fx.Node, operands: Sequence[Any]) -> bool:
     ]
     if len(exprs) <= len(operands) or len({x.dtype for x in exprs}) > 1 or not exprs[0].dtype.is_floating_point:
         return False
-    if not all(isinstance(x, Expr) and not _is_permuted(x) for x in exprs):  # of many requests nobody knows
+    # a tensor of many requests is described by its shape alone, which does not tell its order
+    if not all(isinstance(x, Expr) and not _is_permuted(x) for x in exprs):
         return False
     result, _, *read = [expr.dims for expr in exprs]
     inner = next((place for place in range(1, len(result) + 1) if result[-place] != 1), 0)

@@ -14,10 +14,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 
-from rankopt.program import Expr, aten
+from rankopt.program import Expr, aten, is_range
 from rankopt.sizes import symbolic_size
 from rankopt.workspace import Workspace
 
@@ -56,6 +55,4 @@ def _cut_of_gather(w: Workspace, target: Callable[..., Any], x: Expr, dim: Any =
         shape = (*x.dims[:at], *x.dims[at + 1 :])
         return w.program.call(target, source, at, int(places[bounds[0]]), shape=shape, out=x.dtype)
     kept = places[slice(*bounds)]
-    if not len(kept) or not np.array_equal(kept, np.arange(kept[0], kept[0] + len(kept))):
-        return None
-    return w.program.index_select(source, at, kept)
+    return w.program.index_select(source, at, kept) if is_range(kept) else None

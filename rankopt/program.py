@@ -274,11 +274,11 @@ class Program:
         """The places `index` of `dim`: nothing, a slice, or a gather; gathers of gathers are one."""
         base, places = self.places(x, dim)
         places = places[index]
-        if _is_range(index) and not _is_range(places):
+        if is_range(index) and not is_range(places):
             base, places = x, index  # a view of what was gathered
         size, count = base.dims[dim], len(places)
         shape = (*base.dims[:dim], count, *base.dims[dim + 1 :])
-        if _is_range(places):
+        if is_range(places):
             first = int(places[0])
             if count == size:
                 return base
@@ -374,7 +374,7 @@ def _int(size: Size) -> int:
     return size
 
 
-def _is_range(places: np.ndarray[Any, Any]) -> bool:
+def is_range(places: np.ndarray[Any, Any]) -> bool:
     """Whether places, of which there is at least one, follow each other."""
     return bool(len(places)) and np.array_equal(places, np.arange(places[0], places[0] + len(places)))
 
