@@ -1,11 +1,12 @@
 """Eager execution: how a stage is run call by call, when no gradient is recorded and no compiler looks on.
 
-The graphs of a plan are functional calls of ATen, for training, export and compilers. Four things make them slow to run
+The graphs of a plan are functional calls of ATen, for training, export and compilers. Five things make them slow to run
 as they are, and are put right in a copy that computes the same:
 
 - `torch.ops.aten.relu.default(x)` goes through a generic dispatcher, `torch.relu(x)` has a binding of its own;
 - fresh memory has to be mapped before it is written, which for large intermediates costs more than the arithmetic: an
   elementwise call overwrites an operand that nobody reads afterwards;
+- what is known per request is read for every candidate: where its dims lie in another order, it is put in order first;
 - `c + a * b` is two passes over memory, `torch.addcmul(c, a, b)` is one;
 - a softmax that is safe where a mask leaves nothing looks at every score for such a row, which takes longer than the
   softmax, though there rarely is one and its result shows it.
@@ -14,13 +15,15 @@ as they are, and are put right in a copy that computes the same:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from rankopt.cost import FREE
-from rankopt.program import Expr, aten
+from rankopt.program import Expr, Stage, aten
+from rankopt.strides import move
 
 
 def safe_softmax(x: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
@@ -40,7 +43,7 @@ NATIVE: dict[Any, Callable[..., Any] | str] = {
     aten.reshape.default: "reshape", aten.permute.default: "permute", aten.expand.default: "expand",
     aten.select.int: "select", aten.transpose.int: "transpose", aten.t.default: "t",
     aten.unsqueeze.default: "unsqueeze", aten.sym_size.int: "size", aten.squeeze.dim: "squeeze",
-    aten.flatten.using_ints: "flatten", aten.unflatten.int: "unflatten",
+    aten.contiguous.default: "contiguous", aten.flatten.using_ints: "flatten", aten.unflatten.int: "unflatten",
     aten.add.Tensor: torch.add, aten.sub.Tensor: torch.sub, aten.mul.Tensor: torch.mul, aten.mul.Scalar: torch.mul,
     aten.div.Tensor: torch.div, aten.neg.default: torch.neg, aten.relu.default: torch.relu,
     aten.exp.default: torch.exp, aten.sigmoid.default: torch.sigmoid, aten.tanh.default: torch.tanh,
@@ -79,7 +82,7 @@ def eager(functional: fx.GraphModule) -> fx.GraphModule:
     """The same function, quicker to run. Neither its arguments nor its results are overwritten."""
     graph = fx.Graph()
     env: dict[fx.Node, fx.Node] = {}
-    fused = _fused(functional.graph)
+    fused = _fused(_in_order(functional.graph))
     memory = _Memory(fused)
     for node in fused.nodes:
         victim = memory.overwritten_by(node) if node.target in OVERWRITING else None
@@ -94,6 +97,28 @@ def eager(functional: fx.GraphModule) -> fx.GraphModule:
         else:
             _call_natively(copied)
     return fx.GraphModule({}, graph, class_name=type(functional).__name__)
+
+
+def _in_order(graph: fx.Graph) -> fx.Graph:
+    """A copy in which what elementwise calls read for every candidate is written out where it is a permuted view."""
+    copy = fx.Graph()
+    env: dict[fx.Node, fx.Node] = {}
+    written: dict[fx.Node, fx.Node] = {}
+
+    def operand(x: fx.Node) -> fx.Node:
+        expr = _expr(x)
+        if not isinstance(expr, Expr) or expr.stage is not Stage.CONTEXT or expr.shape is None or move(expr, 1) is None:
+            return env[x]
+        if x not in written:
+            written[x] = copy.call_function(aten.contiguous.default, (env[x],))
+            written[x].meta["expr"] = replace(expr, target=aten.contiguous.default, args=(expr,), kwargs={})
+        return written[x]
+
+    for node in graph.nodes:
+        expr = _expr(node)
+        repeats = node.target in OVERWRITING and isinstance(expr, Expr) and expr.stage is Stage.CANDIDATE
+        env[node] = copy.node_copy(node, operand if repeats else env.__getitem__)
+    return copy
 
 
 def _fused(graph: fx.Graph) -> fx.Graph:
@@ -198,7 +223,7 @@ class _Memory:
         return dies_here and not shared and _alike(operand, node) and _is_owned(operand)
 
 
-FRESH = frozenset(NATIVE) - FREE
+FRESH = frozenset(NATIVE) - FREE - {aten.contiguous.default}
 """Calls that write their result into memory of its own. Any other may return an operand, or a view of one."""
 
 

@@ -201,3 +201,24 @@ def test_a_permuted_operand_does_not_pass_its_order_on_to_a_sum() -> None:
     turned = program.permute(w, [1, 0])
     module = _emitted({"w": w}, program.add(turned, program.mul(w, w)))
     assert "mul" in _close(module, torch.randn(4, 4))
+
+
+def _read_by_rows(stage: Stage) -> tuple[fx.GraphModule, Tensor, Tensor]:
+    """[4, 3], turned, plus rows [2, 3, 4]."""
+    program = Program()
+    c = program.input("c", (4, 3), torch.float32, Stage.CONTEXT)
+    t = program.input("t", (2, 3, 4), torch.float32, stage)
+    total = program.add(program.permute(c, [1, 0]), t)
+    return _emitted({"c": c, "t": t}, total), torch.randn(4, 3), torch.randn(2, 3, 4)
+
+
+def test_what_all_candidates_read_is_put_in_order_first() -> None:
+    module, *arguments = _read_by_rows(Stage.CANDIDATE)
+    assert _methods(eager(module)) == ["permute", "contiguous"]
+    _close(module, *arguments)
+
+
+def test_what_is_read_once_stays_as_it_lies() -> None:
+    module, *arguments = _read_by_rows(Stage.CONTEXT)
+    assert _methods(eager(module)) == ["permute"]
+    _close(module, *arguments)
