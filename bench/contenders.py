@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -36,7 +36,7 @@ from rankopt.capture import CapturedModel
 from rankopt.exporting import tracing_conditions
 from rankopt.pipeline import build, capture_with_roles
 from rankopt.plan import DENSE, ONCE, SPLIT, Plan, alternatives, interpret, unshared
-from rankopt.prices import DEFAULT, ONNX_RUNTIME, Profile
+from rankopt.prices import EAGER, ONNX_RUNTIME, Profile
 from rankopt.ranker import Ranker
 from rankopt.requests import split_rows, tile
 from rankopt.selectors import InputRole, Role
@@ -98,21 +98,21 @@ class Scene:
 
     @cached_property
     def plans(self) -> list[Plan]:
-        return alternatives(self.captured, self.roles, self.candidates)
+        return alternatives(self.captured, self.roles, self.candidates, profile=here(EAGER))
 
     @cached_property
     def plain(self) -> Plan:
-        return unshared(self.captured, self.roles, self.candidates)
+        return unshared(self.captured, self.roles, self.candidates, profile=here(EAGER))
 
     @cached_property
     def expert(self) -> Expert | None:
         return expert(self.model, list(self.context), self.candidates)
 
-    def ranker(self, name: str, profile: Profile = DEFAULT) -> Ranker:
+    def ranker(self, name: str, backend: Profile = EAGER) -> Ranker:
         """rankopt as one of the contenders."""
-        given = self.captured, self.roles
+        given, profile = (self.captured, self.roles), here(backend)
         if name == "rankopt":
-            best = self.plans if profile is DEFAULT else alternatives(*given, self.candidates, profile=profile)
+            best = self.plans if backend is EAGER else alternatives(*given, self.candidates, profile=profile)
             return build(*given, best[0])
         if name == "once":
             return build(*given, interpret(*given, self.candidates, ONCE, profile=profile))
@@ -221,6 +221,11 @@ class Scene:
             found = scores()
         tensor = torch.as_tensor(found[0] if isinstance(found, list | tuple) else found)
         return float((tensor.double() - self.truth).abs().max() / self.truth.abs().max())
+
+
+def here(backend: Profile) -> Profile:
+    """The prices of a backend with as many threads as are measured with."""
+    return replace(backend, threads=torch.get_num_threads())
 
 
 class Flat(nn.Module):

@@ -115,7 +115,9 @@ def onnxruntime(subject: Subject, batch: Batch, candidates: int, threads: int) -
 
 def _ranker(subject: Subject, candidates: int, backend: str) -> Ranker:
     context, target = subject.request(50)
-    return rankopt.optimize(subject.model, context, target, candidates=candidates, backend=backend)
+    return rankopt.optimize(
+        subject.model, context, target, candidates=candidates, backend=backend, threads=torch.get_num_threads()
+    )
 
 
 def _exported(ranker: Ranker, many: str | None, names: Sequence[str], threads: int) -> OnnxCall:

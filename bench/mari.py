@@ -72,7 +72,9 @@ def mari(item: int, out: int, counts: Sequence[int], clock: Clock) -> dict[str, 
         tiled = user.expand(count, -1).contiguous()
         for layout, fragments in (("neat", 1), ("fragmented", FIELDS)):
             model = Fused(RATIO * item, item, out, fragments).eval().requires_grad_(False)
-            ranker = rankopt.optimize(model, {"user": user}, {"item": items}, candidates=count)
+            ranker = rankopt.optimize(
+                model, {"user": user}, {"item": items}, candidates=count, threads=torch.get_num_threads()
+            )
             torch.testing.assert_close(
                 ranker({"user": user}, {"item": items}), model(tiled, items), rtol=1e-3, atol=1e-4
             )
@@ -115,7 +117,9 @@ def ikbo(shape: tuple[int, int, int, int], count: int, clock: Clock) -> dict[str
     model = Compression(out, k_user, k_candidate).eval().requires_grad_(False)
     user, candidate = torch.randn(1, k_user, width), torch.randn(count, k_candidate, width)
     tiled = user.expand(count, -1, -1).contiguous()
-    ranker = rankopt.optimize(model, {"user": user}, {"candidate": candidate}, candidates=count)
+    ranker = rankopt.optimize(
+        model, {"user": user}, {"candidate": candidate}, candidates=count, threads=torch.get_num_threads()
+    )
     weights = model.weight[:, :k_user].contiguous(), model.weight[:, k_user:].contiguous()
     calls: dict[str, Scores] = {
         "original": partial(model, tiled, candidate),

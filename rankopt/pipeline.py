@@ -55,6 +55,7 @@ def optimize(
     example_inputs: Any = None,
     candidates: int | tuple[int, int] = 512,
     backend: str | Profile = DEFAULT,
+    threads: int | None = None,
     passes: Collection[str] | None = None,
     verification: bool = True,
     state_dtype: torch.dtype | None = None,
@@ -72,6 +73,7 @@ def optimize(
         candidates: the number of candidates to optimise for, or a range of them, (smallest, largest), over which the
             ranker may keep several plans and choose by the number. It takes any number.
         backend: where the ranker will run, "eager" or "onnxruntime", or a profile of prices that was measured there.
+        threads: how many threads will work on one request there; by default those of the prices, which are 2.
         passes: names of the passes that may be used; all by default.
         verification: compare the ranker with the original on one small request, in float64 and as served. A plan that
             does not agree is dropped for the next one; "unchanged" is always among them.
@@ -84,7 +86,7 @@ def optimize(
     """
     if state_dtype is not None:
         require_state_dtype(state_dtype)
-    profile = profile_of(backend)
+    profile = profile_of(backend, threads)
     first, last = range_of(candidates)
     captured, roles = capture_with_roles(model, context, target, example_inputs)
     plans = plans_for(captured, roles, first, last, passes, profile)
@@ -135,10 +137,11 @@ def explain(
     example_inputs: Any = None,
     candidates: int | tuple[int, int] = 512,
     backend: str | Profile = DEFAULT,
+    threads: int | None = None,
     passes: Collection[str] | None = None,
 ) -> Any:
     """The report of `optimize`, without verification and without a ranker."""
-    profile = profile_of(backend)
+    profile = profile_of(backend, threads)
     first, last = range_of(candidates)
     captured, roles = capture_with_roles(model, context, target, example_inputs)
     plans = plans_for(captured, roles, first, last, passes, profile)

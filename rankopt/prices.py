@@ -7,7 +7,7 @@ written costs as much as six of them, one that is moved up to two hundred, a cal
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from rankopt.errors import FormatError, InputError
@@ -254,8 +254,19 @@ def from_json(data: Any) -> Profile:
     return Profile(**{**data, **steps})
 
 
-def profile_of(backend: str | Profile) -> Profile:
-    """The prices of a backend, given by its name or as they are. Raises InputError for a name that is not known."""
+def profile_of(backend: str | Profile, threads: int | None = None) -> Profile:
+    """The prices of a backend, given by its name or as they are, where `threads` work on a call, if that is given.
+
+    Raises InputError for a name that is not known, and for less than one thread.
+    """
+    if threads is not None:
+        if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+            raise InputError(
+                f"threads={threads!r} is no number of threads.\n"
+                "  expected: an int, from 1 on\n"
+                "  fix: threads=1, or as many as will work on one request"
+            )
+        return replace(profile_of(backend), threads=threads)
     if isinstance(backend, Profile):
         return backend
     if backend not in PROFILES:

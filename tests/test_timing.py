@@ -142,6 +142,15 @@ def test_a_backend_that_is_not_known_is_refused() -> None:
         profile_of("tensorrt")
 
 
+def test_prices_are_for_as_many_threads_as_are_given() -> None:
+    assert profile_of("onnxruntime", 4) == replace(ONNX_RUNTIME, threads=4)
+    assert profile_of(EAGER, 1).threads == 1
+    assert profile_of("eager") is EAGER
+    for threads in (0, True, 1.5):
+        with pytest.raises(InputError, match="fix: threads=1"):
+            profile_of("eager", threads)  # type: ignore[arg-type]
+
+
 def test_a_large_graph_is_interpreted_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
     """However large it is, it is rewritten, left unchanged and shared without algebra, and the cheapest kept."""
     captured, roles = capture_with_roles(Small().eval(), ["user_id"], None, example_rows())

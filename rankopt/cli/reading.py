@@ -20,6 +20,7 @@ def read_request(
     target: Sequence[str],
     candidates: int | tuple[int, int],
     backend: str,
+    threads: int | None,
     only: Sequence[str],
     without: Sequence[str],
     state_dtype: str | None = None,
@@ -30,7 +31,7 @@ def read_request(
 
     selected = split_selectors(target) or None
     passes = passes_used(split_selectors(only), split_selectors(without))
-    profile = read_profile(backend)
+    profile = read_profile(backend, threads)
     return Request(split_selectors(context), selected, candidates, profile, passes, read_dtype(state_dtype))
 
 

@@ -11,15 +11,15 @@ from rankopt.errors import FormatError
 from rankopt.prices import PROFILES, Profile, from_json, profile_of, to_json
 
 
-def read_profile(backend: str) -> Profile:
-    """The prices of a backend by its name, or of a file by `rankopt calibrate`."""
+def read_profile(backend: str, threads: int | None = None) -> Profile:
+    """The prices of a backend by its name, or of a file by `rankopt calibrate`; with `threads`, for as many."""
     if backend in PROFILES or not Path(backend).exists():
-        return profile_of(backend)
+        return profile_of(backend, threads)
     try:
         data = json.loads(Path(backend).read_text(encoding="utf-8"))
     except ValueError as error:
         raise FormatError(f"{backend} is no JSON: {error}.\n  fix: write it with `rankopt calibrate`") from error
-    return from_json(data)
+    return profile_of(from_json(data), threads)
 
 
 def calibrate(backend: str) -> dict[str, Any]:

@@ -195,8 +195,8 @@ def _plans(report: Report) -> str:
         ]
         found = "<h3>By the number of candidates</h3>"
         found += table(("candidates", "plan", "estimated time", "before"), rows, numbers=(2, 3))
-    if report.break_even is not None:
-        found += f"<p>Faster than the model from {report.break_even:,} candidates on, by estimate.</p>"
+    if limit := words.faster_from(report.break_even, len(report.ranges), report.candidates):
+        found += f"<p>{limit}</p>"
     rows = [
         (
             escape(tried.name),

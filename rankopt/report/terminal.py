@@ -54,6 +54,8 @@ def render(report: Report, console: Console, *, nodes: bool = False) -> None:
             size += f" instead of {words.size(report.rounding.exact_bytes)}"
         _section(console, f"State: {size} per request{_saved(report)}", _state(report))
     _section(console, "Policies tried", _policies(report, console.width))
+    if limit := words.faster_from(report.break_even, len(report.ranges), report.candidates):
+        _paragraph(console, limit, "")
     for note in report.notes:
         _paragraph(console, f"Note: {note}.", "dim")
 

@@ -84,6 +84,14 @@ def pays(break_even: int | None) -> str:
     return "never pays, by estimate" if break_even is None else f"pays from {break_even:,} candidates on"
 
 
+def faster_from(break_even: int | None, plans: int, candidates: int) -> str:
+    """From how many candidates on a ranker is faster than the model, and what to do for fewer. Empty if it always is."""
+    if break_even is None or break_even <= 1:
+        return ""
+    advice = "" if plans > 1 else f"; for fewer, candidates=(1, {max(candidates, break_even)}) keeps another plan"
+    return f"Faster than the model from {break_even:,} candidates on, by estimate{advice}."
+
+
 def mostly_elementwise(flops: Flops, candidates: int) -> bool:
     """Whether matrix products are the smaller part of the work, so that they alone would not describe it."""
     return flops.elementwise_at(candidates) > flops.at(candidates)

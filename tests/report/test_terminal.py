@@ -105,6 +105,13 @@ def test_fits_and_is_plain_ascii(width: int, nodes: bool) -> None:
     assert ("By node" in text) is nodes
 
 
+def test_says_below_which_number_of_candidates_the_model_is_faster() -> None:
+    shown = " ".join(terminal.plain(replace(REPORT, break_even=240), 80).split())
+    assert "Faster than the model from 240 candidates on, by estimate; for fewer, candidates=(1, 1000) keeps" in shown
+    for always in (replace(REPORT, break_even=1), REPORT):
+        assert "Faster than" not in terminal.plain(always, 80)
+
+
 def test_long_names_are_cut_and_not_wrapped() -> None:
     long = "_".join(["embedding"] * 12)
     nodes = tuple(replace(n, name=long, done_in=(long,)) for n in NODES)
