@@ -85,7 +85,7 @@ def pays(break_even: int | None) -> str:
 
 
 def faster_from(break_even: int | None, plans: int, candidates: int) -> str:
-    """From how many candidates on a ranker is faster than the model, and what to do for fewer; empty if it always is."""
+    """From how many candidates on a ranker is faster than the model, and what to do for fewer; empty for any number."""
     if break_even is None or break_even <= 1:
         return ""
     advice = "" if plans > 1 else f"; for fewer, candidates=(1, {max(candidates, break_even)}) keeps another plan"
