@@ -15,7 +15,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rankopt import algebra, dims, nesting
+from rankopt import algebra, dims, moves, nesting
 from rankopt import operands as ops
 from rankopt.axes import ROW, Group
 from rankopt.evaluate import force
@@ -139,8 +139,7 @@ def _directly(w: Workspace, node: Node, axes: Group, parameters: Sequence[Node |
     tensor = ops.arrange(w, operand, order)
     sizes = [axis.size for axis in axes]
     given = [None if p is None else ops.expand(w, force(w, p), axes) for p in parameters]
-    call = w.program.call(aten.layer_norm.default, tensor, sizes, *given, eps, shape=tensor.dims, out=tensor.dtype)
-    return leaf(Operand(call, order))
+    return leaf(Operand(moves.layer_norm(w, tensor, sizes, *given, eps), order))
 
 
 def _pieces(w: Workspace, node: Node, axes: Group, parameters: Sequence[Node | None]) -> list[_Piece]:

@@ -81,6 +81,12 @@ def group_size(group: Sequence[Axis]) -> Size:
     return Rows(product) if ROW in group else product
 
 
+def joined(shape: Sequence[Size]) -> Size:
+    """The size of dims that become one; at most one of them counts rows."""
+    size = elements(shape, 1)
+    return Rows(size) if any(isinstance(dim, Rows) for dim in shape) else size
+
+
 def elements(shape: Iterable[Size], rows: int) -> int:
     """Number of elements of a tensor of `shape` when there are `rows` candidates."""
     return math.prod(size.times * rows if isinstance(size, Rows) else size for size in shape)

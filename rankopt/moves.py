@@ -4,6 +4,7 @@
     reshape(reshape(x))     ->  reshape(x)
     gather(x, p)[a:b]       ->  x[p[a]:p[b]]                where p[a:b] follow each other
     stack([x, y], d)        ->  reshape(cat([x, y], d))     where a backend makes a call of each part of a stack
+    norm(x + y)             ->  reshape(norm(reshape(x + y)))   where a backend makes one slow call of the two
 
 A packed input is the reason for the first three: its columns, put back into the model's order, are sliced at once.
 """
@@ -11,11 +12,12 @@ A packed input is the reason for the first three: its columns, put back into the
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
+from rankopt.axes import joined
 from rankopt.program import Expr, aten, is_range
 from rankopt.sizes import symbolic_size
 from rankopt.workspace import Workspace
@@ -37,12 +39,23 @@ def shorter_move(
         case aten.stack.default if w.profile.stacked_apart:
             dim = (args[1] if len(args) > 1 else 0) % meta.ndim
             return w.program.stack(args[0], dim, joined=True)
+        case aten.layer_norm.default:
+            return layer_norm(w, *args)
         case aten.slice.Tensor if args[2:] in WHOLE:
             x: Expr = args[0]
             return x
         case aten.slice.Tensor | aten.select.int if args[0].target is aten.index_select.default:
             return _cut_of_gather(w, target, *args)
     return None
+
+
+def layer_norm(w: Workspace, x: Expr, sizes: Sequence[int], *given: Any) -> Expr:
+    """Torch's layer norm over the last dims, whose sizes are given."""
+    source = x
+    if w.profile.slow_residuals and len(x.dims) == 3 and len(sizes) == 1 and x.target is aten.add.Tensor:
+        source = w.program.view(x, (joined(x.dims[:2]), x.dims[2]))
+    call = w.program.call(aten.layer_norm.default, source, sizes, *given, shape=source.dims, out=x.dtype)
+    return w.program.view(call, x.dims)
 
 
 def _cut_of_gather(w: Workspace, target: Callable[..., Any], x: Expr, dim: Any = 0, *bounds: Any) -> Expr | None:

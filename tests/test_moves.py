@@ -9,11 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from rankopt.axes import Rows
 from rankopt.pipeline import build, capture_with_roles
-from rankopt.plan import UNCHANGED, interpret
+from rankopt.plan import DENSE, UNCHANGED, interpret
 from rankopt.prices import EAGER, ONNX_RUNTIME, Profile
-from rankopt.program import Leaf
+from rankopt.program import Expr, Leaf, aten
 from rankopt.verify import numbers, verify
+from rankopt.workspace import Policy
 
 CONTEXT = ["x[:, 1]", "x[:, 3:5]"]
 ROWS = torch.arange(24.0).reshape(4, 6) / 7
@@ -93,3 +95,44 @@ def test_a_stack_of_several_types_stays() -> None:
         return torch.stack([x[:, 0:2], x[:, 2:4].double()], 1).sum(1)
 
     assert "stack" in unchanged(function, ONNX_RUNTIME)
+
+
+MIXING = torch.arange(36.0).sin().reshape(6, 6) / 6
+
+
+def normalised(dims: int, width: int = 2) -> Callable[[Tensor], Tensor]:
+    """Layer norm of a sum [N, 3, 2], or of one with another number of dims."""
+
+    def function(x: Tensor) -> Tensor:
+        shape = {2: (-1, 6), 3: (-1, 3, 2), 4: (-1, 1, 3, 2)}[dims]
+        mixed = x @ MIXING
+        total = mixed.exp().reshape(shape) + mixed.tanh().reshape(shape)
+        return nn.functional.layer_norm(total, shape[-width // 2 :]).reshape(-1, 6)
+
+    return function
+
+
+def norm_of(function: Callable[[Tensor], Tensor], profile: Profile, policy: Policy) -> Expr:
+    """The only layer norm of a model over packed rows [N, 6]; its scores are checked."""
+    captured, roles = capture_with_roles(Function(function).eval(), CONTEXT, None, (ROWS,))
+    plan = interpret(captured, roles, 8, policy, profile=profile)
+    ranker = build(captured, roles, plan)
+    result = verify(captured, ranker, 1, numbers(ranker.interface, (1, 7)), plans=[plan])
+    assert result.identical, result.agreement.reasons()
+    (norm,) = (expr for expr in plan.exprs if expr.target is aten.layer_norm.default)
+    return norm
+
+
+@pytest.mark.parametrize("policy", [UNCHANGED, DENSE])
+def test_a_sum_and_its_norm_stay_apart_where_they_would_be_one_slow_call(policy: Policy) -> None:
+    assert norm_of(normalised(3), ONNX_RUNTIME, policy).shape == (Rows(3), 2)
+    assert norm_of(normalised(3), EAGER, policy).shape == (Rows(), 3, 2)
+
+
+def test_a_norm_that_stays_one_call_of_its_own_is_left_as_it_is() -> None:
+    assert norm_of(normalised(4), ONNX_RUNTIME, UNCHANGED).shape == (Rows(), 1, 3, 2)
+    assert norm_of(normalised(3, width=4), ONNX_RUNTIME, UNCHANGED).shape == (Rows(), 3, 2)
+    product = norm_of(
+        lambda x: nn.functional.layer_norm(x.exp().view(-1, 3, 2), (2,)).reshape(-1, 6), ONNX_RUNTIME, UNCHANGED
+    )
+    assert product.shape == (Rows(), 3, 2)
