@@ -4,7 +4,8 @@
     reshape(reshape(x))     ->  reshape(x)
     gather(x, p)[a:b]       ->  x[p[a]:p[b]]                where p[a:b] follow each other
     stack([x, y], d)        ->  reshape(cat([x, y], d))     where a backend makes a call of each part of a stack
-    norm(x + y)             ->  reshape(norm(reshape(x + y)))   where a backend makes one slow call of the two
+    linear(x)               ->  reshape(linear(reshape(x))) where layers are quicker over two dims, as is the layer norm
+                                                            of a sum
 
 A packed input is the reason for the first three: its columns, put back into the model's order, are sliced at once.
 """
@@ -17,7 +18,7 @@ from typing import Any
 
 import torch
 
-from rankopt.axes import joined
+from rankopt.axes import Rows, joined
 from rankopt.program import Expr, aten, is_range
 from rankopt.sizes import symbolic_size
 from rankopt.workspace import Workspace
@@ -41,6 +42,8 @@ def shorter_move(
             return w.program.stack(args[0], dim, joined=True)
         case aten.layer_norm.default:
             return layer_norm(w, *args)
+        case aten.linear.default if w.profile.flat_layers and len(args) == 3:
+            return _linear(w, *args)
         case aten.slice.Tensor if args[2:] in WHOLE:
             x: Expr = args[0]
             return x
@@ -51,11 +54,24 @@ def shorter_move(
 
 def layer_norm(w: Workspace, x: Expr, sizes: Sequence[int], *given: Any) -> Expr:
     """Torch's layer norm over the last dims, whose sizes are given."""
-    source = x
-    if w.profile.slow_residuals and len(x.dims) == 3 and len(sizes) == 1 and x.target is aten.add.Tensor:
-        source = w.program.view(x, (joined(x.dims[:2]), x.dims[2]))
+    joins = w.profile.flat_layers and len(sizes) == 1 and len(x.dims) == 3 and x.target is aten.add.Tensor
+    source = _flat(w, x) if joins else x
     call = w.program.call(aten.layer_norm.default, source, sizes, *given, shape=source.dims, out=x.dtype)
     return w.program.view(call, x.dims)
+
+
+def _linear(w: Workspace, x: Expr, weight: Expr, bias: Expr) -> Expr:
+    rows, out = _flat(w, x), weight.dims[0]
+    shape = (*rows.dims[:-1], out)
+    call = w.program.call(aten.linear.default, rows, weight, bias, shape=shape, out=x.dtype)
+    return w.program.view(call, (*x.dims[:-1], out))
+
+
+def _flat(w: Workspace, x: Expr) -> Expr:
+    """A tensor over two dims, if no two of its dims are found at run time."""
+    if not isinstance(x.dims[-1], int) or sum(isinstance(size, Rows) for size in x.dims) > 1:
+        return x
+    return w.program.view(x, (joined(x.dims[:-1]), x.dims[-1]))
 
 
 def _cut_of_gather(w: Workspace, target: Callable[..., Any], x: Expr, dim: Any = 0, *bounds: Any) -> Expr | None:

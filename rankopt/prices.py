@@ -87,8 +87,9 @@ class Profile:
     """Whether a slice, or a repetition, is a copy."""
     stacked_apart: bool
     """Whether a stack is a call for each of its parts and one more: a concatenation and a view of it are two."""
-    slow_residuals: bool
-    """Whether a sum and its layer norm become one call where they have three dims, which is slower than the two."""
+    flat_layers: bool
+    """Whether layers are quicker over two dims: with more, a bias is a call of its own, and a sum with its layer norm
+    becomes a slow one."""
     innermost: float
     """One product of a batch that lies innermost, and is therefore multiplied one by one."""
     doubt: float = 1.0
@@ -189,7 +190,7 @@ EAGER = Profile(
     packed=False,
     copied_cuts=False,
     stacked_apart=False,
-    slow_residuals=False,
+    flat_layers=False,
     innermost=4000.0,
 )
 """PyTorch, calls one by one."""
@@ -230,7 +231,7 @@ ONNX_RUNTIME = Profile(
     packed=True,
     copied_cuts=True,
     stacked_apart=True,
-    slow_residuals=True,
+    flat_layers=True,
     innermost=0.0,
     doubt=1.15,
 )

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rankopt.axes import Rows
+from rankopt.axes import Rows, Shape
 from rankopt.pipeline import build, capture_with_roles
 from rankopt.plan import DENSE, UNCHANGED, interpret
 from rankopt.prices import EAGER, ONNX_RUNTIME, Profile
@@ -113,14 +113,18 @@ def normalised(dims: int, width: int = 2) -> Callable[[Tensor], Tensor]:
 
 
 def norm_of(function: Callable[[Tensor], Tensor], profile: Profile, policy: Policy) -> Expr:
-    """The only layer norm of a model over packed rows [N, 6]; its scores are checked."""
+    return only(aten.layer_norm.default, function, profile, policy)
+
+
+def only(target: Any, function: Callable[[Tensor], Tensor], profile: Profile, policy: Policy) -> Expr:
+    """The only call of `target` in a model over packed rows [N, 6]; its scores are checked."""
     captured, roles = capture_with_roles(Function(function).eval(), CONTEXT, None, (ROWS,))
     plan = interpret(captured, roles, 8, policy, profile=profile)
     ranker = build(captured, roles, plan)
     result = verify(captured, ranker, 1, numbers(ranker.interface, (1, 7)), plans=[plan])
     assert result.identical, result.agreement.reasons()
-    (norm,) = (expr for expr in plan.exprs if expr.target is aten.layer_norm.default)
-    return norm
+    (found,) = (expr for expr in plan.exprs if expr.target is target)
+    return found
 
 
 @pytest.mark.parametrize("policy", [UNCHANGED, DENSE])
@@ -136,3 +140,13 @@ def test_a_norm_that_stays_one_call_of_its_own_is_left_as_it_is() -> None:
         lambda x: nn.functional.layer_norm(x.exp().view(-1, 3, 2), (2,)).reshape(-1, 6), ONNX_RUNTIME, UNCHANGED
     )
     assert product.shape == (Rows(), 3, 2)
+
+
+@pytest.mark.parametrize(("profile", "shape"), [(ONNX_RUNTIME, (Rows(3), 4)), (EAGER, (Rows(), 3, 4))])
+def test_a_layer_with_a_bias_is_over_two_dims_where_that_is_quicker(profile: Profile, shape: Shape) -> None:
+    weight, bias = MIXING[:4, :2], MIXING[0, :4]
+
+    def layer(x: Tensor) -> Tensor:
+        return nn.functional.linear(x.exp().reshape(-1, 3, 2), weight, bias).relu().sum(1)
+
+    assert only(aten.linear.default, layer, profile, UNCHANGED).shape == shape
