@@ -90,6 +90,8 @@ class Profile:
     flat_layers: bool
     """Whether layers are quicker over two dims: with more, a bias is a call of its own, and a sum with its layer norm
     becomes a slow one."""
+    einsum: float
+    """One element that an einsum reads or writes, beyond what its products cost: it brings them into its own order."""
     innermost: float
     """One product of a batch that lies innermost, and is therefore multiplied one by one."""
     doubt: float = 1.0
@@ -191,6 +193,7 @@ EAGER = Profile(
     copied_cuts=False,
     stacked_apart=False,
     flat_layers=False,
+    einsum=0.0,
     innermost=4000.0,
 )
 """PyTorch, calls one by one."""
@@ -232,6 +235,7 @@ ONNX_RUNTIME = Profile(
     copied_cuts=True,
     stacked_apart=True,
     flat_layers=True,
+    einsum=0.8,
     innermost=0.0,
     doubt=1.15,
 )

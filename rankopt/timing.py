@@ -106,6 +106,8 @@ def _composite(expr: Expr, rows: int, profile: Profile) -> float:
     made = products(expr, rows)
     packed = any(_is_packed(x, profile) for x in operands(expr.args[1:2]))
     time = sum(profile.product(*product, packed) for product in made)
+    if expr.target is aten.einsum.default:
+        return time + profile.einsum * sum(elements(x.dims, rows) for x in (expr, *operands(expr.args)))
     if expr.target is aten.scaled_dot_product_attention.default:
         scores = made[0]
         return time + _norm(scores.batch * scores.rows, scores.columns, profile)

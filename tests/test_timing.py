@@ -111,6 +111,15 @@ def test_a_stack_is_a_call_of_each_part_under_onnx_runtime(program: Program) -> 
         assert apart == pytest.approx(joined + views * profile.view)
 
 
+def test_onnx_runtime_pays_for_what_an_einsum_brings_into_its_order(program: Program) -> None:
+    x = _candidates(program, 26, 16)
+    shape = (Rows(), 26, 26)
+    pairs = program.call(aten.einsum.default, "nid,njd->nij", [x, x], shape=shape, out=x.dtype)
+    free = replace(ONNX_RUNTIME, einsum=0.0)
+    moved = N * (2 * 26 * 16 + 26 * 26)
+    assert time(pairs, N, ONNX_RUNTIME) - time(pairs, N, free) > 0.4 * ONNX_RUNTIME.einsum * moved
+
+
 def test_threads_share_what_is_large(program: Program) -> None:
     x = _candidates(program, 512)
     large, alone = _mm(program, x, 512), replace(EAGER, threads=1)
