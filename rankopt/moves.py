@@ -7,7 +7,8 @@
     linear(x)               ->  reshape(linear(reshape(x))) where layers are quicker over two dims, as is the layer norm
                                                             of a sum
 
-A packed input is the reason for the first three: its columns, put back into the model's order, are sliced at once.
+A packed input is the reason for the first three: its columns, put back into the model's order, are sliced at once. A
+layer norm that a rewritten model keeps is written like that, too.
 """
 
 from __future__ import annotations
