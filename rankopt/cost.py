@@ -6,6 +6,7 @@ They are what the report shows. What decisions are made on is time (see `timing`
 from __future__ import annotations
 
 import math
+import operator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -159,7 +160,7 @@ def _einsum(expr: Expr, rows: int) -> Product:
 
 def elementwise(expr: Expr, rows: int) -> int:
     """Elements written by a call that is neither a matrix product nor pure data movement."""
-    if expr.shape is None or isinstance(expr.target, Leaf) or expr.target in FREE | MOVES:
+    if expr.shape is None or isinstance(expr.target, Leaf) or expr.target in FREE | MOVES | {operator.getitem}:
         return 0
     if multiply_adds(expr, rows):
         return elements(expr.dims, rows) if expr.target in (aten.addmm.default, aten.baddbmm.default) else 0

@@ -24,7 +24,7 @@ from rankopt.dims import from_tensor
 from rankopt.evaluate import force
 from rankopt.labels import Label, label_of, opaque_label, sum_label
 from rankopt.materialise import to_tensor
-from rankopt.moves import shorter_move
+from rankopt.moves import BLANK, shorter_move, source
 from rankopt.program import Expr, Origin, aten
 from rankopt.rules import RULES, Refusal, Rule
 from rankopt.sizes import symbolic_size
@@ -226,6 +226,8 @@ class Interpreter(fx.Interpreter):
         args, kwargs = self._tensors((args, kwargs))
         if target in REINTERPRETING:
             args = (self.w.program.contiguous(args[0]), *args[1:])
+        if target in BLANK:
+            args = (source(args[0]), *args[1:])
         meta = self._node.meta.get("val") if self._node else None
         if isinstance(meta, torch.Tensor):
             moved = None if kwargs else shorter_move(self.w, self.rows, target, args, meta)

@@ -3,12 +3,15 @@
     x[:]                    ->  x
     reshape(reshape(x))     ->  reshape(x)
     gather(x, p)[a:b]       ->  x[p[a]:p[b]]                where p[a:b] follow each other
+    cat([x, y])[a:b]        ->  x[a:b]                      where all of it is of x
+    gather(x, p).new_zeros  ->  x.new_zeros                 and of other moves of x: only its type is asked
+    zeros + x               ->  x                           where they are alike
     stack([x, y], d)        ->  reshape(cat([x, y], d))     where a backend makes a call of each part of a stack
     linear(x)               ->  reshape(linear(reshape(x))) where layers are quicker over two dims, as is the layer norm
                                                             of a sum
 
-A packed input is the reason for the first three: its columns, put back into the model's order, are sliced at once. A
-layer norm that a rewritten model keeps is written like that, too.
+A packed input is the reason for most: its columns, put back into the model's order, are sliced at once. A layer norm
+that a rewritten model keeps is written like that, too.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from rankopt.axes import Rows, joined
@@ -26,6 +30,32 @@ from rankopt.workspace import Workspace
 
 WHOLE: tuple[tuple[int | None, ...], ...] = ((), (0, sys.maxsize), (None, None))
 """Bounds of a slice that cuts nothing off, as `x[:]` is captured."""
+
+Places = np.ndarray[Any, np.dtype[np.int64]]
+
+BLANK = frozenset({aten.new_zeros.default, aten.new_ones.default, aten.new_full.default, aten.new_empty.default})
+"""New tensors of the type of another, and on its device, which is not read."""
+
+MOVES = frozenset(
+    {aten.index_select.default, aten.slice.Tensor, aten.select.int, aten.cat.default, aten.expand.default}
+    | {aten.reshape.default, aten.permute.default}
+)
+"""Calls whose result has the type of their first operand."""
+
+JOINED = frozenset({aten.index_select.default, aten.cat.default})
+"""Calls that put together places from elsewhere."""
+
+ZEROS = frozenset({aten.new_zeros.default, aten.zeros.default, aten.zeros_like.default})
+
+
+def source(x: Expr) -> Expr:
+    """A tensor of which moves have made `x`: of the same type, which is all that is asked for a new tensor."""
+    while x.target in MOVES:
+        first = x.args[0] if isinstance(x.args[0], Expr) else x.args[0][0]
+        if first.dtype != x.dtype:  # a concatenation promotes
+            break
+        x = first
+    return x
 
 
 def shorter_move(
@@ -48,8 +78,11 @@ def shorter_move(
         case aten.slice.Tensor if args[2:] in WHOLE:
             x: Expr = args[0]
             return x
-        case aten.slice.Tensor | aten.select.int if args[0].target is aten.index_select.default:
-            return _cut_of_gather(w, target, *args)
+        case aten.add.Tensor if len(args) == 2 and _is_nothing(*args):
+            other: Expr = args[1]
+            return other
+        case aten.slice.Tensor | aten.select.int if args[0].target in JOINED:
+            return _cut(w, target, *args)
     return None
 
 
@@ -75,14 +108,38 @@ def _flat(w: Workspace, x: Expr) -> Expr:
     return w.program.view(x, (joined(x.dims[:-1]), x.dims[-1]))
 
 
-def _cut_of_gather(w: Workspace, target: Callable[..., Any], x: Expr, dim: Any = 0, *bounds: Any) -> Expr | None:
-    """A slice of gathered places that follow each other, or one of them: a cut of where they were gathered from."""
+def _cut(w: Workspace, target: Callable[..., Any], x: Expr, dim: Any = 0, *bounds: Any) -> Expr | None:
+    """A slice of moved places, or one of them, from where they came from, if they follow each other there."""
     at = dim % len(x.dims)
     if not isinstance(x.dims[at], int) or not all(isinstance(bound, int | None) for bound in bounds):
         return None
-    source, places = w.program.places(x, at)
+    origin, places = w.program.places(x, at)
+    kept = np.atleast_1d(places[bounds[0] if target is aten.select.int else slice(*bounds)])
+    if not is_range(kept):
+        return None
+    origin, kept = _part(origin, at, kept)
     if target is aten.select.int:
         shape = (*x.dims[:at], *x.dims[at + 1 :])
-        return w.program.call(target, source, at, int(places[bounds[0]]), shape=shape, out=x.dtype)
-    kept = places[slice(*bounds)]
-    return w.program.index_select(source, at, kept) if is_range(kept) else None
+        return w.program.call(target, origin, at, int(kept[0]), shape=shape, out=x.dtype)
+    return w.program.index_select(origin, at, kept)
+
+
+def _part(x: Expr, at: int, places: Places) -> tuple[Expr, Places]:
+    """The part of a concatenation that places which follow each other are of, and the places in it."""
+    if x.target is not aten.cat.default or (x.args[1] if len(x.args) > 1 else 0) % len(x.dims) != at:
+        return x, places
+    start = 0
+    for part in x.args[0]:
+        if len(part.dims) != len(x.dims) or not isinstance(part.dims[at], int) or part.dtype != x.dtype:
+            break
+        end = start + part.dims[at]
+        if start <= places[0] and places[-1] < end:
+            return _part(part, at, places - start)
+        start = end
+    return x, places
+
+
+def _is_nothing(zeros: Any, x: Any) -> bool:
+    """Whether a sum with new zeros is what is added to them."""
+    tensors = isinstance(zeros, Expr) and isinstance(x, Expr)
+    return tensors and zeros.target in ZEROS and zeros.shape == x.shape and zeros.dtype == x.dtype

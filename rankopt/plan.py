@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from rankopt import cost, timing
+from rankopt import cost, cuts, timing
 from rankopt.axes import ROW, Group, Rows, Shape
 from rankopt.capture import CapturedModel, ModelInput
 from rankopt.dims import from_tensor, renamed
@@ -105,6 +105,7 @@ def interpret(
         known = None if weight.tensor.dtype.is_floating_point else weight.tensor.detach().cpu()
         inputs[weight.placeholder] = Value(value.groups, value.node, known)
     interpretation = Interpreter(w, captured.graph_module, captured.rows, disabled).interpret(inputs)
+    interpretation.outputs = cuts.together(w.program, interpretation.outputs)
     exprs = reachable(interpretation.outputs)
     time = timing.total_time(exprs, candidates, w.profile)
     return Plan(policy, candidates, w, interpretation, exprs, cost.flops(exprs), time)

@@ -183,9 +183,13 @@ class Program:
             if expr.target is Leaf.CONSTANT:
                 own[expr.serial] = self.constant(constants[expr.args[0]])
                 continue
-            args, kwargs = replaced((expr.args, expr.kwargs), own)
-            own[expr.serial] = self._make(expr.target, args, kwargs, expr.shape, expr.dtype, expr.stage, expr.inputs)
+            own[expr.serial] = self.again(expr, own)
         return own
+
+    def again(self, expr: Expr, own: Mapping[int, Expr]) -> Expr:
+        """The call that `expr` is, on equal operands: those that `own` has by the serials of its own."""
+        args, kwargs = replaced((expr.args, expr.kwargs), own)
+        return self._make(expr.target, args, kwargs, expr.shape, expr.dtype, expr.stage, expr.inputs)
 
     # -------------------------------------------------------------------------------------------------- calls
 

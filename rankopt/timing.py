@@ -6,6 +6,7 @@ time = dispatch + multiply-adds, by the shape of the product + elements, by what
 from __future__ import annotations
 
 import math
+import operator
 
 import torch
 
@@ -27,10 +28,10 @@ def total_time(exprs: list[Expr], rows: int, profile: Profile = DEFAULT) -> floa
 
 def time(expr: Expr, rows: int, profile: Profile = DEFAULT) -> float:
     """Estimated nanoseconds of one call at `rows` candidates. What runs once per model version is free."""
-    if isinstance(expr.target, Leaf) or expr.stage is Stage.WEIGHT:
+    if isinstance(expr.target, Leaf) or expr.stage is Stage.WEIGHT or expr.target is operator.getitem:
         return 0.0
     if expr.target in CUTS and profile.copied_cuts:
-        return profile.call + profile.shared(profile.gather * (elements(expr.dims, rows) if expr.shape else 0))
+        return profile.view + profile.shared(_copied(expr, rows, profile))
     if expr.target in FREE and not (expr.target in RESHAPES and reshape_copies(expr)):
         return profile.view
     apart = len(expr.args[0]) if expr.target is aten.stack.default and profile.stacked_apart else 0
@@ -134,6 +135,20 @@ def _gathered(expr: Expr, rows: int, profile: Profile) -> float:
             runs = len(source) * elements(expr.dims[:dim], rows)
             return profile.gather * written + profile.row * runs
     return profile.gather * written
+
+
+def _copied(cut: Expr, rows: int, profile: Profile) -> float:
+    """A cut that is no view."""
+    if cut.shape is None:  # a split has several results
+        return profile.gather * elements(cut.args[0].dims, rows)
+    written = elements(cut.dims, rows)
+    if cut.target not in (aten.slice.Tensor, aten.select.int):
+        return profile.gather * written
+    source = cut.args[0].dims
+    dim = (cut.args[1] if len(cut.args) > 1 else 0) % len(source)
+    length = 1 if cut.target is aten.select.int else cut.dims[dim]
+    run = elements((length, *source[dim + 1 :]), rows)
+    return profile.gathered(written, run, cut.dtype.itemsize) if written > run else profile.gather * written
 
 
 def _norm(count: int, size: int, profile: Profile) -> float:

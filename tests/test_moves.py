@@ -65,6 +65,42 @@ def test_columns_that_lie_apart_are_gathered(function: Callable[[Tensor], Tensor
     assert "index_select" in unchanged(function)
 
 
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: torch.cat([x[:, 1:2].exp(), x[:, 3:5].tanh()], 1)[:, 1:3].sum(1, keepdim=True),
+        lambda x: torch.cat([x[:, 1:2].exp(), x[:, 3:5].tanh()], 1)[:, 2:3],
+        lambda x: torch.cat([torch.cat([x[:, 1:2], x[:, 2:3].exp()], 1).sin(), x[:, 3:4]], -1)[:, 2:3],
+    ],
+)
+def test_a_cut_of_one_part_is_cut_from_that_part(function: Callable[[Tensor], Tensor]) -> None:
+    assert "cat" not in unchanged(lambda x: function(x) + x[:, 2:3])
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: torch.cat([x[:, 1:2].exp(), x[:, 2:4].tanh()], 1)[:, 0:2].sum(1),  # of two parts
+        lambda x: torch.cat([x[:, 1:2].exp(), x[:, 2:3].double()], 1)[:, 0],  # promoted
+    ],
+)
+def test_other_cuts_of_a_concatenation_stay(function: Callable[[Tensor], Tensor]) -> None:
+    assert "cat" in unchanged(function)
+
+
+def test_new_zeros_read_nothing_and_add_nothing() -> None:
+    calls = unchanged(lambda x: x[:, 0:3].new_zeros(x.shape[0], 1) + x[:, 0:1])
+    assert not {"index_select", "cat", "new_zeros", "add"} & set(calls)
+    kept = unchanged(lambda x: x[:, 0:3].new_ones(x.shape[0], 1) + x[:, 0:1])
+    assert {"new_ones", "add"} <= set(kept)
+    assert "index_select" not in kept
+
+
+def test_zeros_that_broadcast_or_promote_are_added() -> None:
+    assert "add" in unchanged(lambda x: x.new_zeros(x.shape[0], 2) + x[:, 0:1])
+    assert "add" in unchanged(lambda x: x.new_zeros(x.shape[0], 1, dtype=torch.float64) + x[:, 0:1])
+
+
 def test_no_places_are_cut_as_the_model_does() -> None:
     unchanged(lambda x: torch.cat([x[:, 2:2], x[:, :1]], 1))
 

@@ -1,0 +1,138 @@
+"""Columns of one tensor that are taken one by one: cast in one call and cut in one, with the same bits."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rankopt.pipeline import build, capture_with_roles
+from rankopt.plan import FULL, UNCHANGED, interpret
+from rankopt.program import Expr, aten
+from rankopt.verify import numbers, verify
+from rankopt.workspace import Policy
+
+COLUMNS = 8
+ROWS = torch.arange(4.0 * COLUMNS).reshape(4, COLUMNS)
+CONTEXT = ["x[:, :5]"]
+TABLE = torch.arange(300.0).sin().reshape(100, 3)
+
+Function = Callable[[Tensor], Tensor]
+
+
+class Model(nn.Module):
+    def __init__(self, function: Function) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def emitted(function: Function, policy: Policy = UNCHANGED, context: list[str] = CONTEXT) -> list[Expr]:
+    """The program of a model over packed rows [N, 8] of ids; its scores are checked."""
+    captured, roles = capture_with_roles(Model(function).eval(), context, None, (ROWS,))
+    plan = interpret(captured, roles, 8, policy)
+    ranker = build(captured, roles, plan)
+    result = verify(captured, ranker, 1, numbers(ranker.interface, (1, 7)), plans=[plan])
+    assert result.identical, result.agreement.reasons()
+    for count in (1, 3):
+        context_row, target = ROWS[:1, :5], ROWS[:count, 5:] + 1
+        rows = torch.cat([context_row.expand(count, -1), target], 1)
+        torch.testing.assert_close(ranker({"x": context_row}, {"x": target}), function(rows))
+    return plan.exprs
+
+
+def calls(exprs: list[Expr], target: object) -> list[Expr]:
+    return [expr for expr in exprs if expr.target is target]
+
+
+def ids(columns: range, taken: Callable[[Tensor, int], Tensor] = lambda x, i: x[:, i : i + 1]) -> Function:
+    """Embeddings of some columns, summed: each is cut, cast and looked up by itself."""
+
+    def function(x: Tensor) -> Tensor:
+        found = [nn.functional.embedding(taken(x, i).long() % 100, TABLE).flatten(1) for i in columns]
+        return torch.stack(found).sum(0)
+
+    return function
+
+
+@pytest.mark.parametrize("policy", [UNCHANGED, FULL])
+def test_ids_are_cast_together(policy: Policy) -> None:
+    exprs = emitted(ids(range(COLUMNS)), policy)
+    assert len(calls(exprs, aten._to_copy.default)) == 2  # of the context, and of the target
+
+
+@pytest.mark.parametrize("policy", [UNCHANGED, FULL])
+def test_selected_ids_are_cast_together(policy: Policy) -> None:
+    exprs = emitted(ids(range(COLUMNS), taken=lambda x, i: x[:, i]), policy)
+    assert len(calls(exprs, aten._to_copy.default)) == 2
+
+
+def test_slices_become_parts_of_a_split() -> None:
+    exprs = emitted(ids(range(COLUMNS)))
+    (split,) = calls(exprs, aten.split_with_sizes.default)  # the target has three, too few
+    assert split.args[1] == [1] * 5
+    assert len(calls(exprs, operator.getitem)) == 5
+    assert len(calls(exprs, aten.slice.Tensor)) == 3
+
+
+def test_what_is_not_taken_is_a_part_of_its_own() -> None:
+    def function(x: Tensor) -> Tensor:
+        return x[:, 5:6] * x[:, 7:] + sum(x[:, i : i + 1] for i in (0, 1, 2, 4))
+
+    (split,) = calls(emitted(function), aten.split_with_sizes.default)
+    assert split.args[1] == [1, 1, 1, 1, 1]
+
+
+def test_three_columns_are_cut_one_by_one() -> None:
+    assert not calls(emitted(lambda x: x[:, 0:1] + x[:, 1:2] * x[:, 2:3] + x[:, 5:6]), aten.split_with_sizes.default)
+
+
+def test_slices_that_overlap_are_cut_one_by_one() -> None:
+    exprs = emitted(lambda x: sum((x[:, i : i + 2].sum(1) for i in range(4)), x[:, 5]))
+    assert not calls(exprs, aten.split_with_sizes.default)
+
+
+def test_a_few_ids_among_many_columns_are_cast_one_by_one() -> None:
+    def function(x: Tensor) -> Tensor:
+        return ids(range(2))(x) + x[:, 5:6]
+
+    assert all(expr.dims[-1] == 1 for expr in calls(emitted(function), aten._to_copy.default))
+
+
+def test_columns_that_are_cast_to_several_types_are_cast_to_each() -> None:
+    def function(x: Tensor) -> Tensor:
+        whole = ids(range(5))(x)
+        return whole + sum(x[:, i : i + 1].double() for i in range(5)) + x[:, 5:6]
+
+    dtypes = [expr.dtype for expr in calls(emitted(function), aten._to_copy.default)]
+    assert sorted(map(str, dtypes)) == ["torch.float64", "torch.int64"]
+
+
+def test_one_column_twice_counts_once() -> None:
+    def function(x: Tensor) -> Tensor:
+        first = x[:, 0:1]
+        return ids(range(1))(x) + first.long() + first.double() + x[:, 5:6]
+
+    assert all(expr.dims[-1] == 1 for expr in calls(emitted(function), aten._to_copy.default))
+
+
+def test_along_another_dim() -> None:
+    def function(x: Tensor) -> Tensor:
+        cube = x.reshape(-1, 2, 4).tanh()
+        return cube[:, :, 0:1].sum(1) + cube[:, :, 1:2].sum(1) * cube[:, :, 2:3].sum(1) + cube[..., 3:].sum(1)
+
+    (split,) = calls(emitted(function), aten.split_with_sizes.default)
+    assert split.args[1:] == ([1, 1, 1, 1], 2)
+
+
+def test_rows_are_not_split() -> None:
+    def function(x: Tensor) -> Tensor:
+        y = x.tanh().t()
+        return y[0:1].sum(0) + y[1:2].sum(0) + y[2:3].sum(0) + y[3:4].sum(0) + x[1:].sum()
+
+    assert all(expr.args[1][0] == 1 for expr in calls(emitted(function), aten.split_with_sizes.default))
