@@ -72,10 +72,15 @@ class Subject:
     roles: tuple[InputRole, ...]
 
     def request(self, candidates: int, seed: int) -> tuple[Request, dict[str, Tensor]]:
-        """A random request, and the rows that the original reads for it."""
+        """A random request, and the rows that the original reads for it: in tensors of their own, as they arrive.
+
+        With a view, torch.compile asks at each call where in its memory it begins.
+        """
         torch.manual_seed(seed)
         rows = self.captured.flatten_call((), self.entry.rows(candidates))
         request = split_rows(self.roles, rows)
+        context, target = ({name: x.clone() for name, x in part.items()} for part in (request.context, request.target))
+        request = Request(context, target)
         return request, tile(self.roles, request)
 
     def original(self, rows: Mapping[str, Tensor]) -> list[Tensor]:
