@@ -120,11 +120,13 @@ class Ops(TorchDispatchMode):
 
     @staticmethod
     def _flops(op: Any, args: Any, written: Sequence[Tensor]) -> float:
-        return (
-            2.0 * written[0].numel() * args[PRODUCTS[op]].shape[-1 if op in (aten.mv, aten.addmv) else -2]
-            if op in PRODUCTS
-            else 0.0
-        )
+        """Two for each multiply-add of a product, and of the two products of an attention."""
+        if op is aten._scaled_dot_product_flash_attention_for_cpu:
+            return 2.0 * (args[0].numel() + written[0].numel()) * args[1].shape[-2]
+        if op not in PRODUCTS:
+            return 0.0
+        inner = -1 if op in (aten.mv, aten.addmv) else -2
+        return 2.0 * written[0].numel() * args[PRODUCTS[op]].shape[inner]
 
 
 def bytes_of(tensor: Tensor) -> float:
