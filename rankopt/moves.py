@@ -45,6 +45,9 @@ MOVES = frozenset(
 JOINED = frozenset({aten.index_select.default, aten.cat.default})
 """Calls that put together places from elsewhere."""
 
+SUMS = frozenset({aten.add.Tensor, aten.baddbmm.default})
+"""Calls that end with an addition, which ONNX Runtime joins with the layer norm behind it."""
+
 ZEROS = frozenset({aten.new_zeros.default, aten.zeros.default, aten.zeros_like.default})
 
 
@@ -88,7 +91,7 @@ def shorter_move(
 
 def layer_norm(w: Workspace, x: Expr, sizes: Sequence[int], *given: Any) -> Expr:
     """Torch's layer norm over the last dims, whose sizes are given."""
-    joins = w.profile.flat_layers and len(sizes) == 1 and len(x.dims) == 3 and x.target is aten.add.Tensor
+    joins = w.profile.flat_layers and len(sizes) == 1 and len(x.dims) == 3 and x.target in SUMS
     source = _flat(w, x) if joins else x
     call = w.program.call(aten.layer_norm.default, source, sizes, *given, shape=source.dims, out=x.dtype)
     return w.program.view(call, x.dims)

@@ -78,6 +78,8 @@ def _product(expr: Expr, rows: int, profile: Profile) -> float:
     copied = sum(_moved(o, rows, profile) for o in (x, y) if _is_scattered(o, profile))
     innermost = height * width * inner >= LOOPED and any(_batch_place(o) == 2 for o in (x, y))
     one_by_one = profile.innermost * batch if innermost else 0.0
+    if profile.packed and y.stage is not Stage.WEIGHT and batch == 1:
+        copied += profile.gather * inner * width  # which is packed at each call
     multiplied = profile.product(batch, height, width, inner, _is_packed(y, profile))
     return multiplied + profile.gather * addend + copied + one_by_one
 
@@ -142,6 +144,8 @@ def _copied(cut: Expr, rows: int, profile: Profile) -> float:
     if cut.shape is None:  # a split has several results
         return profile.gather * elements(cut.args[0].dims, rows)
     written = elements(cut.dims, rows)
+    if cut.target in (aten.expand.default, aten.expand_as.default):
+        return profile.gather * written + profile.row * _doublings(cut, rows)
     if cut.target not in (aten.slice.Tensor, aten.select.int):
         return profile.gather * written
     source = cut.args[0].dims
@@ -149,6 +153,17 @@ def _copied(cut: Expr, rows: int, profile: Profile) -> float:
     length = 1 if cut.target is aten.select.int else cut.dims[dim]
     run = elements((length, *source[dim + 1 :]), rows)
     return profile.gathered(written, run, cut.dtype.itemsize) if written > run else profile.gather * written
+
+
+def _doublings(expand: Expr, rows: int) -> float:
+    """Copies of what was copied before, by which the innermost dim that is repeated gets its size."""
+    source, dims = expand.args[0].dims, expand.dims
+    new = len(dims) - len(source)
+    repeated = [dim for dim, size in enumerate(dims) if dim < new or source[dim - new] != size]
+    if not repeated:
+        return 0.0
+    last = repeated[-1]
+    return elements(dims[:last], rows) * math.log2(max(elements(dims[last : last + 1], rows), 1))
 
 
 def _norm(count: int, size: int, profile: Profile) -> float:

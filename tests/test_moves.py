@@ -170,6 +170,15 @@ def test_a_sum_and_its_norm_stay_apart_where_they_would_be_one_slow_call(policy:
     assert norm_of(normalised(3), EAGER, policy).shape == (Rows(), 3, 2)
 
 
+def test_a_batched_product_that_ends_with_a_sum_is_one_too() -> None:
+    def attended(x: Tensor) -> Tensor:
+        keys = (x @ MIXING).reshape(-1, 3, 2).tanh()
+        return nn.functional.layer_norm(torch.baddbmm(keys, keys @ keys.mT, keys), (2,)).reshape(-1, 6)
+
+    assert norm_of(attended, ONNX_RUNTIME, UNCHANGED).shape == (Rows(3), 2)
+    assert norm_of(attended, EAGER, UNCHANGED).shape == (Rows(), 3, 2)
+
+
 def test_a_norm_that_stays_one_call_of_its_own_is_left_as_it_is() -> None:
     assert norm_of(normalised(4), ONNX_RUNTIME, UNCHANGED).shape == (Rows(), 1, 3, 2)
     assert norm_of(normalised(3, last=2), ONNX_RUNTIME, UNCHANGED).shape == (Rows(), 3, 2)

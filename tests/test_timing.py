@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import operator
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from small_ranker import Small, example_rows
@@ -119,6 +121,32 @@ def test_onnx_runtime_pays_for_what_an_einsum_brings_into_its_order(program: Pro
     moved = N * (2 * 26 * 16 + 26 * 26)
     free = time(pairs, N, replace(alone, einsum=0.0))
     assert time(pairs, N, alone) - free == pytest.approx(ONNX_RUNTIME.einsum * moved)
+
+
+def test_what_is_packed_at_each_call_costs_more_than_a_weight(program: Program) -> None:
+    x = _candidates(program, 64)
+    rows = program.permute(x, [1, 0])
+    square = program.weight("square", torch.empty(64, 64))
+    right = program.call(aten.mm.default, square, rows, shape=(64, Rows()), out=x.dtype)
+    left = program.call(aten.mm.default, x, square, shape=(Rows(), 64), out=x.dtype)
+    assert time(right, N, ONNX_RUNTIME) > time(left, N, ONNX_RUNTIME)
+
+
+def test_a_split_is_one_copy_under_onnx_runtime_and_its_parts_are_free(program: Program) -> None:
+    x = _candidates(program, 8)
+    split = program.call(aten.split_with_sizes.default, x, [1] * 8, 1, shape=None, out=x.dtype)
+    part = program.call(operator.getitem, split, 0, shape=(Rows(), 1), out=x.dtype)
+    cut = program.index_select(x, 1, np.array([3]))
+    for profile in PROFILES.values():
+        assert time(part, N, profile) == 0
+        assert time(split, N, profile) < 8 * time(cut, N, profile)
+
+
+def test_onnx_runtime_pays_for_repeating_the_innermost_dim(program: Program) -> None:
+    column, row = _candidates(program, 1), program.input("c", (1, 32), torch.float32, Stage.CONTEXT)
+    inner, outer = program.expand(column, (Rows(), 32)), program.expand(row, (Rows(), 32))
+    assert time(inner, N, ONNX_RUNTIME) > 3 * time(outer, N, ONNX_RUNTIME)
+    assert time(inner, N, EAGER) == time(outer, N, EAGER)
 
 
 def test_threads_share_what_is_large(program: Program) -> None:
