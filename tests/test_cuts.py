@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from rankopt.pipeline import build, capture_with_roles
@@ -136,3 +138,32 @@ def test_rows_are_not_split() -> None:
         return y[0:1].sum(0) + y[1:2].sum(0) + y[2:3].sum(0) + y[3:4].sum(0) + x[1:].sum()
 
     assert all(expr.args[1][0] == 1 for expr in calls(emitted(function), aten.split_with_sizes.default))
+
+
+Taken = tuple[int, int, torch.dtype | None]
+"""The first column and the number of columns, none for a selected one, and what they are cast to."""
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, COLUMNS - 1),
+            st.integers(0, 3),
+            st.sampled_from([None, torch.int64, torch.int32, torch.float64]),
+        ),
+        min_size=3,
+        max_size=12,
+    ),
+    st.sampled_from([UNCHANGED, FULL]),
+)
+def test_any_columns_in_any_order(taken: list[Taken], policy: Policy) -> None:
+    def function(x: Tensor) -> Tensor:
+        total = x[:, COLUMNS - 1] * 1.0
+        for place, (first, length, dtype) in enumerate(taken):
+            part = x[:, first : first + length] if length else x[:, first]
+            part = part if dtype is None else part.to(dtype)
+            total = total + (place + 1) * (part.sum(1) if length else part)
+        return total
+
+    emitted(function, policy)
