@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from rankopt.program import Expr, Program, Stage, aten, operands, reachable
+from rankopt.program import Expr, Program, Stage, aten, operands, reachable, window
 
 LEAST = 4
 """Slices that are worth a split."""
@@ -120,8 +120,10 @@ def _cut(expr: Any) -> Cut | None:
     """What a call cuts out of a tensor, if that is known when compiling and runs every time."""
     if not isinstance(expr, Expr) or expr.kwargs or expr.stage is Stage.WEIGHT:
         return None
-    x, *where = expr.args if expr.args else (None,)
-    if expr.target not in (aten.slice.Tensor, aten.select.int) or not all(isinstance(item, int) for item in where):
+    if expr.target not in (aten.slice.Tensor, aten.select.int):
+        return None
+    x, *where = expr.args
+    if not where or not all(isinstance(item, int) for item in where):
         return None
     dim = where[0] % len(x.dims)
     size = x.dims[dim]
@@ -130,7 +132,7 @@ def _cut(expr: Any) -> Cut | None:
     if expr.target is aten.select.int:
         start = where[1] % size
         return Cut(expr, aten.select.int, dim, start, start + 1)
-    start, end, step = slice(*where[1:]).indices(size)
+    start, end, step = window(*where[1:]).indices(size)
     return Cut(expr, aten.slice.Tensor, dim, start, end) if step == 1 and start < end else None
 
 

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from rankopt.axes import Rows, joined
-from rankopt.program import Expr, aten, is_range
+from rankopt.program import Expr, aten, is_range, window
 from rankopt.sizes import symbolic_size
 from rankopt.workspace import Workspace
 
@@ -117,7 +117,7 @@ def _cut(w: Workspace, target: Callable[..., Any], x: Expr, dim: Any = 0, *bound
     if not isinstance(x.dims[at], int) or not all(isinstance(bound, int | None) for bound in bounds):
         return None
     origin, places = w.program.places(x, at)
-    kept = np.atleast_1d(places[bounds[0] if target is aten.select.int else slice(*bounds)])
+    kept = np.atleast_1d(places[bounds[0] if target is aten.select.int else window(*bounds)])
     if not is_range(kept):
         return None
     origin, kept = _part(origin, at, kept)

@@ -378,6 +378,11 @@ def _int(size: Size) -> int:
     return size
 
 
+def window(start: int | None = None, end: int | None = None, step: int = 1) -> slice:
+    """The places that `aten.slice.Tensor` takes, by its arguments behind the dim, each of which may be left out."""
+    return slice(start, end, step)
+
+
 def is_range(places: np.ndarray[Any, Any]) -> bool:
     """Whether places, of which there is at least one, follow each other."""
     return bool(len(places)) and np.array_equal(places, np.arange(places[0], places[0] + len(places)))

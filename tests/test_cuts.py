@@ -132,6 +132,15 @@ def test_along_another_dim() -> None:
     assert split.args[1:] == ([1, 1, 1, 1], 2)
 
 
+def test_what_a_slice_leaves_out() -> None:
+    def function(x: Tensor) -> Tensor:
+        y = x.tanh()
+        whole, behind = torch.ops.aten.slice.Tensor(y), torch.ops.aten.slice.Tensor(y, 1, 5)
+        return whole.sum(1) + behind.sum(1) * torch.ops.aten.slice.Tensor(x, 1, 6).sum(1) + y[:, 0:1].sum(1)
+
+    emitted(function)
+
+
 def test_rows_are_not_split() -> None:
     def function(x: Tensor) -> Tensor:
         y = x.tanh().t()
