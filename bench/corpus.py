@@ -45,7 +45,7 @@ def main() -> None:
         if before is not None and not arguments.again and _is_done(before, arguments):
             continue
         start = time.perf_counter()
-        results[entry.key] = _run(entry, arguments)
+        results[entry.key] = with_earlier(_run(entry, arguments), before or {})
         write(
             arguments.name, _ordered(results, everything), packages=[name for name in LIBRARIES if is_installed(name)]
         )
@@ -105,6 +105,14 @@ def _run(entry: Entry, arguments: argparse.Namespace) -> dict[str, Any]:
     stopwatch = Stopwatch(subject, arguments.threads, arguments.seconds, arguments.compile)
     counts = [count for count in arguments.candidates if count <= entry.most]
     return {**result, "timings": {str(count): stopwatch.measure(count) for count in counts}}
+
+
+def with_earlier(result: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+    """A result with the backends that only an earlier run measured, which say at which commit."""
+    for count, row in result.get("timings", {}).items():
+        for backend, found in before.get("timings", {}).get(count, {}).items():
+            row.setdefault(backend, {"commit": before["commit"], **found})
+    return result
 
 
 def _is_right(result: dict[str, Any]) -> bool:

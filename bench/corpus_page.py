@@ -29,13 +29,13 @@ one request with 512 candidates, before and after, by torch's counter; = marks a
 for the number of candidates at which it is measured; tiling is not counted. A dash: not measured, or the original does
 not run there.
 
-One candidate under ONNX Runtime is a call of 50 to 130 microseconds for most models. A packed row of deepctr-torch
-comes to a ranker as two, of context and of target columns, which one more input and four more calls put together; the
-original is given it ready-made. These 2 to 4 microseconds are what its models are below 1 at one candidate, and some at
-ten.
+A packed row of deepctr-torch comes to a ranker as two, of context and of target columns; the original is given it
+ready-made. Of the 50 to 130 microseconds that one candidate takes under ONNX Runtime, putting it together costs 2 to 4.
+Columns that are cast and cut together make up for them.
 
-Under torch.compile a ranker is planned by the prices of eager calls. It was not measured on loops over 325 pairs (ONN,
-PNN, FiBiNET): the original FiBiNET alone was not compiled after five minutes.
+A run that leaves a backend out, as most do with Inductor, which takes longest, keeps what an earlier one has measured:
+hence several commits. Under torch.compile a ranker is planned by the prices of eager calls. It was not measured on
+loops over 325 pairs (ONN, PNN, FiBiNET): the original FiBiNET alone was not compiled after five minutes.
 """
 
 
@@ -43,11 +43,17 @@ def page(document: dict[str, Any]) -> str:
     """The page for the results and the machine of `document`."""
     results = list(document["results"].values())
     libraries = list(dict.fromkeys(result["library"] for result in results))
-    commits = dict.fromkeys(result["commit"] for result in results)
+    commits = dict.fromkeys(commit for result in results for commit in _commits(result))
     sections = [INTRODUCTION, _summary(results), _machine(document["machine"], list(commits)), LEGEND]
     sections += [_library(name, [r for r in results if r["library"] == name]) for name in libraries]
     sections += [_refused(results), _failed(results)]
     return "\n".join(section for section in sections if section)
+
+
+def _commits(result: dict[str, Any]) -> list[str]:
+    """At which a model was measured; a backend may be of an earlier one."""
+    cells = [cell for row in result.get("timings", {}).values() for cell in row.values()]
+    return [result["commit"], *(cell["commit"] for cell in cells if "commit" in cell)]
 
 
 def _summary(results: Sequence[dict[str, Any]]) -> str:
