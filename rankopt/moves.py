@@ -92,8 +92,8 @@ def shorter_move(
 def layer_norm(w: Workspace, x: Expr, sizes: Sequence[int], *given: Any) -> Expr:
     """Torch's layer norm over the last dims, whose sizes are given."""
     joins = w.profile.flat_layers and len(sizes) == 1 and len(x.dims) == 3 and x.target in SUMS
-    source = _flat(w, x) if joins else x
-    call = w.program.call(aten.layer_norm.default, source, sizes, *given, shape=source.dims, out=x.dtype)
+    rows = _flat(w, x) if joins else x
+    call = w.program.call(aten.layer_norm.default, rows, sizes, *given, shape=rows.dims, out=x.dtype)
     return w.program.view(call, x.dims)
 
 
