@@ -237,7 +237,7 @@ ONNX_RUNTIME = Profile(
     flat_layers=True,
     einsum=0.8,
     innermost=0.0,
-    doubt=1.07,
+    doubt=1.11,
 )
 """ONNX Runtime's CPU provider, at its default optimisation level."""
 
