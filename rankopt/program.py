@@ -296,7 +296,7 @@ class Program:
         while x.args[1:2] == (dim,):
             if x.target is aten.index_select.default and x.args[2].target is Leaf.CONSTANT:
                 places = self.constants[x.args[2].args[0]].numpy()[places]
-            elif x.target is aten.slice.Tensor and len(x.args) == 4 and isinstance(x.args[2], int):
+            elif x.target is aten.slice.Tensor and len(x.args) == 4 and isinstance(x.args[2], int) and x.args[2] >= 0:
                 places = places + x.args[2]
             else:
                 break

@@ -13,7 +13,7 @@ from rankopt.axes import Rows, Shape
 from rankopt.pipeline import build, capture_with_roles
 from rankopt.plan import DENSE, UNCHANGED, interpret
 from rankopt.prices import EAGER, ONNX_RUNTIME, Profile
-from rankopt.program import Expr, Leaf, aten
+from rankopt.program import Expr, Leaf, Program, Stage, aten
 from rankopt.verify import numbers, verify
 from rankopt.workspace import Policy
 
@@ -99,6 +99,19 @@ def test_new_zeros_read_nothing_and_add_nothing() -> None:
 def test_zeros_that_broadcast_or_promote_are_added() -> None:
     assert "add" in unchanged(lambda x: x.new_zeros(x.shape[0], 2) + x[:, 0:1])
     assert "add" in unchanged(lambda x: x.new_zeros(x.shape[0], 1, dtype=torch.float64) + x[:, 0:1])
+
+
+def test_places_of_a_slice_that_counts_from_the_back_are_its_own() -> None:
+    program = Program()
+    x = program.input("x", (Rows(), 6), torch.float32, Stage.CANDIDATE)
+    behind = program.call(aten.slice.Tensor, x, 1, -4, 6, shape=(Rows(), 4), out=x.dtype)
+    source, places = program.places(behind, 1)
+    assert source is behind
+    assert list(places) == [0, 1, 2, 3]
+    ahead = program.call(aten.slice.Tensor, x, 1, 2, 6, shape=(Rows(), 4), out=x.dtype)
+    source, places = program.places(ahead, 1)
+    assert source is x
+    assert list(places) == [2, 3, 4, 5]
 
 
 def test_no_places_are_cut_as_the_model_does() -> None:
