@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from rankopt.axes import Rows
+from rankopt.cuts import together
 from rankopt.pipeline import build, capture_with_roles
 from rankopt.plan import FULL, UNCHANGED, interpret
-from rankopt.program import Expr, aten
+from rankopt.program import Expr, Program, Stage, aten
 from rankopt.verify import numbers, verify
 from rankopt.workspace import Policy
 
@@ -52,6 +54,11 @@ def calls(exprs: list[Expr], target: object) -> list[Expr]:
     return [expr for expr in exprs if expr.target is target]
 
 
+def casts(exprs: list[Expr]) -> list[Expr]:
+    """As the model has them, and as the compiler makes them."""
+    return [expr for expr in exprs if expr.target in (aten.to.dtype, aten._to_copy.default)]
+
+
 def ids(columns: range, taken: Callable[[Tensor, int], Tensor] = lambda x, i: x[:, i : i + 1]) -> Function:
     """Embeddings of some columns, summed: each is cut, cast and looked up by itself."""
 
@@ -65,13 +72,13 @@ def ids(columns: range, taken: Callable[[Tensor, int], Tensor] = lambda x, i: x[
 @pytest.mark.parametrize("policy", [UNCHANGED, FULL])
 def test_ids_are_cast_together(policy: Policy) -> None:
     exprs = emitted(ids(range(COLUMNS)), policy)
-    assert len(calls(exprs, aten._to_copy.default)) == 2  # of the context, and of the target
+    assert len(casts(exprs)) == 2  # of the context, and of the target
 
 
 @pytest.mark.parametrize("policy", [UNCHANGED, FULL])
 def test_selected_ids_are_cast_together(policy: Policy) -> None:
     exprs = emitted(ids(range(COLUMNS), taken=lambda x, i: x[:, i]), policy)
-    assert len(calls(exprs, aten._to_copy.default)) == 2
+    assert len(casts(exprs)) == 2
 
 
 def test_slices_become_parts_of_a_split() -> None:
@@ -103,7 +110,8 @@ def test_a_few_ids_among_many_columns_are_cast_one_by_one() -> None:
     def function(x: Tensor) -> Tensor:
         return ids(range(2))(x) + x[:, 5:6]
 
-    assert all(expr.dims[-1] == 1 for expr in calls(emitted(function), aten._to_copy.default))
+    found = casts(emitted(function))
+    assert [expr.dims[-1] for expr in found] == [1, 1]
 
 
 def test_columns_that_are_cast_to_several_types_are_cast_to_each() -> None:
@@ -111,7 +119,7 @@ def test_columns_that_are_cast_to_several_types_are_cast_to_each() -> None:
         whole = ids(range(5))(x)
         return whole + sum(x[:, i : i + 1].double() for i in range(5)) + x[:, 5:6]
 
-    dtypes = [expr.dtype for expr in calls(emitted(function), aten._to_copy.default)]
+    dtypes = [expr.dtype for expr in casts(emitted(function))]
     assert sorted(map(str, dtypes)) == ["torch.float64", "torch.int64"]
 
 
@@ -120,7 +128,10 @@ def test_one_column_twice_counts_once() -> None:
         first = x[:, 0:1]
         return ids(range(1))(x) + first.long() + first.double() + x[:, 5:6]
 
-    assert all(expr.dims[-1] == 1 for expr in calls(emitted(function), aten._to_copy.default))
+    assert sorted((str(expr.dtype), expr.dims[-1]) for expr in casts(emitted(function))) == [
+        ("torch.float64", 1),
+        ("torch.int64", 1),
+    ]
 
 
 def test_along_another_dim() -> None:
@@ -142,11 +153,12 @@ def test_what_a_slice_leaves_out() -> None:
 
 
 def test_rows_are_not_split() -> None:
-    def function(x: Tensor) -> Tensor:
-        y = x.tanh().t()
-        return y[0:1].sum(0) + y[1:2].sum(0) + y[2:3].sum(0) + y[3:4].sum(0) + x[1:].sum()
-
-    assert all(expr.args[1][0] == 1 for expr in calls(emitted(function), aten.split_with_sizes.default))
+    program = Program()
+    x = program.input("x", (Rows(), 4), torch.float32, Stage.CANDIDATE)
+    rows = [program.call(aten.slice.Tensor, x, 0, i, i + 1, shape=(1, 4), out=x.dtype) for i in range(4)]
+    columns = [program.call(aten.slice.Tensor, x, 1, i, i + 1, shape=(Rows(), 1), out=x.dtype) for i in range(4)]
+    assert together(program, rows) == rows
+    assert [expr.target for expr in together(program, columns)] == [operator.getitem] * 4
 
 
 Taken = tuple[int, int, torch.dtype | None]
