@@ -9,8 +9,9 @@ Models with packed rows begin so: ids that came as floats, one by one. Of a fini
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -47,27 +48,23 @@ def _cast(program: Program, outputs: Sequence[Expr]) -> list[Expr]:
     """Casts that take most of a tensor, cut by cut, become one of the tensor."""
     exprs = reachable(outputs)
     casts = [(expr, cut, dtype) for expr in exprs if (dtype := _cast_to(expr)) and (cut := _cut(expr.args[0]))]
-    chosen: dict[int, tuple[Cut, torch.dtype]] = {}
+    forms: dict[int, Form] = {}
     for (_, dtype), found in _grouped(casts, lambda item: (item[1].source, item[2])):
         if len(found) > 1 and _is_most(cut for _, cut, _ in found):
-            chosen.update({expr.serial: (cut, dtype) for expr, cut, _ in found})
+            forms.update({expr.serial: (cut, partial(_cut_of_cast, program, cut, dtype)) for expr, cut, _ in found})
+    return _rebuilt(program, exprs, outputs, forms)
 
-    def rewrite(expr: Expr, own: dict[int, Expr]) -> Expr | None:
-        if expr.serial not in chosen:
-            return None
-        cut, dtype = chosen[expr.serial]
-        whole = own[cut.expr.args[0].serial]
-        cast = program.call(aten._to_copy.default, whole, shape=whole.shape, out=dtype, dtype=dtype)
-        return program.call(cut.call, cast, *cut.expr.args[1:], shape=expr.shape, out=dtype)
 
-    return _rebuilt(program, exprs, outputs, rewrite) if chosen else list(outputs)
+def _cut_of_cast(program: Program, cut: Cut, dtype: torch.dtype, whole: Expr) -> Expr:
+    cast = program.call(aten._to_copy.default, whole, shape=whole.shape, out=dtype, dtype=dtype)
+    return program.call(cut.call, cast, *cut.expr.args[1:], shape=cut.expr.shape, out=dtype)
 
 
 def _split(program: Program, outputs: Sequence[Expr]) -> list[Expr]:
     """Slices that take most of a tensor become parts of it."""
     exprs = reachable(outputs)
     cuts = [cut for expr in exprs if expr.target is aten.slice.Tensor and (cut := _cut(expr))]
-    parts: dict[int, tuple[list[int], int]] = {}
+    forms: dict[int, Form] = {}
     for _, found in _grouped(cuts, lambda cut: cut.source):
         found.sort(key=lambda cut: cut.start)
         apart = all(cut.end <= following.start for cut, following in pairwise(found))
@@ -75,36 +72,33 @@ def _split(program: Program, outputs: Sequence[Expr]) -> list[Expr]:
             continue
         whole = found[0].expr.args[0].dims[found[0].dim]
         bounds = sorted({0, whole, *(bound for cut in found for bound in (cut.start, cut.end))})
-        sizes = [end - start for start, end in pairwise(bounds)]
-        parts.update({cut.expr.serial: (sizes, bounds.index(cut.start)) for cut in found})
-
-    def rewrite(expr: Expr, own: dict[int, Expr]) -> Expr | None:
-        if expr.serial not in parts:
-            return None
-        (sizes, place), whole = parts[expr.serial], own[expr.args[0].serial]
-        split = program.call(
-            aten.split_with_sizes.default, whole, sizes, expr.args[1] % len(whole.dims), shape=None, out=expr.dtype
-        )
-        return program.call(operator.getitem, split, place, shape=expr.shape, out=expr.dtype)
-
-    return _rebuilt(program, exprs, outputs, rewrite) if parts else list(outputs)
+        forms.update({cut.expr.serial: (cut, partial(_part_of_split, program, cut, bounds)) for cut in found})
+    return _rebuilt(program, exprs, outputs, forms)
 
 
-def _rebuilt(
-    program: Program,
-    exprs: Sequence[Expr],
-    outputs: Sequence[Expr],
-    rewrite: Callable[[Expr, dict[int, Expr]], Expr | None],
-) -> list[Expr]:
-    """The outputs of `exprs` of which some are rewritten; what does not depend on those stays as it is."""
+def _part_of_split(program: Program, cut: Cut, bounds: Sequence[int], whole: Expr) -> Expr:
+    sizes = [end - start for start, end in pairwise(bounds)]
+    split = program.call(aten.split_with_sizes.default, whole, sizes, cut.dim, shape=None, out=whole.dtype)
+    return program.call(operator.getitem, split, bounds.index(cut.start), shape=cut.expr.shape, out=whole.dtype)
+
+
+Form = tuple[Cut, Callable[[Expr], Expr]]
+"""What a call cuts, or casts when cut, and how it is made of the tensor that is cut."""
+
+
+def _rebuilt(program: Program, exprs: Sequence[Expr], outputs: Sequence[Expr], forms: Mapping[int, Form]) -> list[Expr]:
+    """The outputs of `exprs`, of which some have another form; what does not depend on those stays as it is."""
     own: dict[int, Expr] = {}
     origin = program.origin
     for expr in exprs:
         program.origin = expr.origin
-        new = rewrite(expr, own)
-        if new is None and any(own[x.serial] is not x for x in operands((expr.args, expr.kwargs))):
+        new = expr
+        if expr.serial in forms:
+            cut, made_of = forms[expr.serial]
+            new = made_of(own[cut.expr.args[0].serial])
+        elif any(own[x.serial] is not x for x in operands((expr.args, expr.kwargs))):
             new = program.again(expr, own)
-        own[expr.serial] = expr if new is None else new
+        own[expr.serial] = new
     program.origin = origin
     return [own[expr.serial] for expr in outputs]
 
