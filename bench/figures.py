@@ -14,6 +14,9 @@ from rankopt.zoo.plots import AFTER, BEFORE, save
 
 COLOURS = ("#1f6fb4", "#d95f02", "#1b9e77", "#7570b3", "#e7298a", "#66a61e", "#a6761d")
 
+TIMES = (0.5, 1, 2, 5, 10)
+"""Ratios that are marked on an axis of them."""
+
 
 def draw(folder: Path, results: Mapping[str, Mapping[str, Any]]) -> list[Path]:
     """Every plot for which there are results; returns the files."""
@@ -80,6 +83,9 @@ def shapes(results: Mapping[str, Any], path: Path) -> bool:
     figure = Figure(figsize=(7, 2.6), layout="constrained")
     for axes, (axis, sweeps) in zip(figure.subplots(1, 3, sharey=True), axes_of.items(), strict=True):
         ratios(axes, sweeps, "eager")
+        sizes = sorted({int(value) for sweep in sweeps for value in sweep["at"]})
+        axes.set_xticks(sizes, [str(size) for size in sizes])
+        axes.minorticks_off()
         axes.set_xlabel(f"fields of the {axis}" if axis != "width" else "width of a field")
     figure.axes[0].set_ylabel("original's time / rankopt's")
     figure.axes[0].legend(fontsize=6)
@@ -111,6 +117,8 @@ def peers(results: Mapping[str, Any], path: Path) -> bool:
         axes.scatter(*zip(*known, strict=True), s=22 if who == "rankopt" else 9, color=colour, label=who)
     axes.axvline(1.0, color=BEFORE, linewidth=1)
     axes.set_xscale("log")
+    axes.set_xticks(TIMES, [f"{times:g}x" for times in TIMES])
+    axes.minorticks_off()
     axes.set_yticks(range(len(found)), [result["model"] for result in found])
     axes.set_xlabel("original's time / theirs")
     axes.legend(fontsize=6)
