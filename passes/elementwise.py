@@ -13,8 +13,9 @@ import torch
 from torch.utils import _pytree as pytree
 
 from rankopt import algebra, dims
+from rankopt.expressions import Expr
 from rankopt.operands import Operand
-from rankopt.program import Expr, aten
+from rankopt.program import aten
 from rankopt.rolling import regrid
 from rankopt.rules import Refusal, rule
 from rankopt.values import Node, Value, leaf

@@ -13,10 +13,11 @@ import numpy as np
 from rankopt import dims
 from rankopt.axes import ROW, Group, Rows, Size, group_size
 from rankopt.evaluate import force
+from rankopt.expressions import Expr
 from rankopt.operands import Operand, size_of
 from rankopt.passes.elementwise import mul
 from rankopt.passes.reductions import extremum, mean, sum_
-from rankopt.program import Expr, aten
+from rankopt.program import aten
 from rankopt.rules import Refusal, rule
 from rankopt.structure import pick
 from rankopt.values import Cat, Node, Part, Sum, Value, leaf

@@ -19,9 +19,10 @@ from rankopt import algebra, dims, moves, nesting
 from rankopt import operands as ops
 from rankopt.axes import ROW, Group
 from rankopt.evaluate import force
+from rankopt.expressions import Expr
 from rankopt.operands import Operand
 from rankopt.passes.elementwise import add, mul
-from rankopt.program import Expr, aten
+from rankopt.program import aten
 from rankopt.rules import Refusal, rule
 from rankopt.values import Cat, Node, Part, Sum, Term, Value, freshen, leaf
 from rankopt.workspace import Workspace

@@ -16,9 +16,10 @@ from rankopt import algebra, nesting
 from rankopt import operands as ops
 from rankopt.axes import ROW, Axis, Group
 from rankopt.evaluate import force
+from rankopt.expressions import Expr
 from rankopt.operands import Operand, size_of
 from rankopt.passes.elementwise import apply, to_dtype
-from rankopt.program import Expr, aten
+from rankopt.program import aten
 from rankopt.rules import Refusal, rule
 from rankopt.values import Cat, Node, Value, leaf
 from rankopt.workspace import Workspace

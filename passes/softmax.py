@@ -18,9 +18,10 @@ from rankopt import nesting
 from rankopt import operands as ops
 from rankopt.axes import ROW, Axis, Group
 from rankopt.evaluate import force, join
+from rankopt.expressions import Expr
 from rankopt.operands import Operand
 from rankopt.passes.elementwise import to_dtype
-from rankopt.program import Expr, aten
+from rankopt.program import aten
 from rankopt.rules import Refusal, rule
 from rankopt.structure import concatenate
 from rankopt.values import Cat, Node, Part, Sum, Term, Value, leaf

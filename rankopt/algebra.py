@@ -16,9 +16,9 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from rankopt import operands as ops
 from rankopt.axes import Axis
 from rankopt.evaluate import force
+from rankopt.expressions import Expr
 from rankopt.factors import products
 from rankopt.nesting import coalesce, part_of
-from rankopt.program import Expr
 from rankopt.settling import settle, worth_evaluating
 from rankopt.shared import product
 from rankopt.structure import concatenate

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 
 from rankopt import operands as ops
 from rankopt.axes import ROW, Axis, Group, volume
+from rankopt.expressions import Stage
 from rankopt.layout import matrix_form
 from rankopt.operands import Operand
 from rankopt.prices import CACHED
-from rankopt.program import Stage
 from rankopt.workspace import Workspace
 
 Tree = int | tuple["Tree", "Tree"]

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 
 from rankopt.axes import Shape, Size, elements
-from rankopt.program import Expr, Leaf, Stage, operands
+from rankopt.expressions import Expr, Leaf, Stage, operands
 
 aten = torch.ops.aten
 

@@ -17,7 +17,8 @@ from typing import Any
 
 import torch
 
-from rankopt.program import Expr, Program, Stage, aten, operands, reachable, window
+from rankopt.expressions import Expr, Stage, operands, reachable
+from rankopt.program import Program, aten, window
 
 LEAST = 4
 """Slices that are worth a split."""

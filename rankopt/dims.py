@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from rankopt.axes import ROW, Axis, Group, Rows, Shape, Size, sizes
+from rankopt.expressions import Expr
 from rankopt.operands import Operand
-from rankopt.program import Expr
 from rankopt.rules import Refusal
 from rankopt.structure import pick
 from rankopt.values import Node, Value, freshen, identity, leaf, rename

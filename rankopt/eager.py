@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, fx
 
 from rankopt.cost import FREE
-from rankopt.program import Expr, Stage, aten
+from rankopt.expressions import Expr, Stage
+from rankopt.program import aten
 from rankopt.strides import move
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import fx
 
-from rankopt.program import Expr, Leaf
+from rankopt.expressions import Expr, Leaf
 
 
 def emit(arguments: Mapping[str, Expr], body: Sequence[Expr], results: Sequence[Expr], name: str) -> fx.GraphModule:

@@ -14,9 +14,10 @@ from itertools import pairwise
 from rankopt import timing
 from rankopt.capture import CapturedModel
 from rankopt.errors import InputError
+from rankopt.expressions import Expr
 from rankopt.plan import POLICIES, Plan, alternatives
 from rankopt.prices import DEFAULT, Profile
-from rankopt.program import Expr, Program
+from rankopt.program import Program
 from rankopt.selectors import InputRole
 
 TOLERANCE = 0.05

@@ -16,9 +16,10 @@ import numpy as np
 from rankopt import operands as ops
 from rankopt.axes import ROW, Axis, Group, sizes, volume
 from rankopt.contraction import Sketch, cost, sketch
+from rankopt.expressions import Expr, Stage
 from rankopt.operands import Index, Operand
 from rankopt.products import Product, join_products, multiply, multiply_add, plan
-from rankopt.program import Expr, Stage, reshaped
+from rankopt.program import reshaped
 from rankopt.values import Cat, Node, Part, Term
 from rankopt.workspace import Workspace
 

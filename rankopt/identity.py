@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor
 from torch._ops import OpOverload
 
+from rankopt.expressions import Expr, Leaf, operands
 from rankopt.metadata import fingerprint
-from rankopt.program import Expr, Leaf, operands
 from rankopt.stages import Stages
 
 

@@ -22,10 +22,11 @@ from rankopt.axes import ROW, Rows, Shape
 from rankopt.chains import chain_links
 from rankopt.dims import from_tensor
 from rankopt.evaluate import force
+from rankopt.expressions import Expr, Origin
 from rankopt.labels import Label, label_of, opaque_label, sum_label
 from rankopt.materialise import to_tensor
 from rankopt.moves import BLANK, shorter_move, source
-from rankopt.program import Expr, Origin, aten
+from rankopt.program import aten
 from rankopt.rules import RULES, Refusal, Rule
 from rankopt.sizes import symbolic_size
 from rankopt.values import Term, Value, leaves

@@ -11,7 +11,7 @@ from enum import Enum
 import numpy as np
 
 from rankopt.axes import ROW, Group, sizes
-from rankopt.program import Stage
+from rankopt.expressions import Stage
 from rankopt.values import Cat, Node, Sum, Value, leaves
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rankopt import operands as ops
 from rankopt.axes import ROW
 from rankopt.evaluate import force
-from rankopt.program import Expr
+from rankopt.expressions import Expr
 from rankopt.values import Value
 from rankopt.workspace import Workspace
 

@@ -24,7 +24,8 @@ import numpy as np
 import torch
 
 from rankopt.axes import Rows, joined
-from rankopt.program import Expr, aten, is_range, window
+from rankopt.expressions import Expr
+from rankopt.program import aten, is_range, window
 from rankopt.sizes import symbolic_size
 from rankopt.workspace import Workspace
 

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import torch
 
 from rankopt.errors import InputError
-from rankopt.program import Expr, Leaf, Program, operands, reachable, replaced
+from rankopt.expressions import Expr, Leaf, operands, reachable, replaced
+from rankopt.program import Program
 from rankopt.stages import Names, Stages, split
 
 aten = torch.ops.aten

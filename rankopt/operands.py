@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from rankopt.axes import ROW, Axis, Group, Rows, Size, group_size, sizes, volume
-from rankopt.program import Expr, Stage, aten
+from rankopt.expressions import Expr, Stage
+from rankopt.program import aten
 from rankopt.workspace import Workspace
 
 Index = np.ndarray[Any, np.dtype[np.int64]]

@@ -19,12 +19,13 @@ from rankopt.calls import example_call
 from rankopt.capture import CapturedModel, capture, name_inputs
 from rankopt.envelope import Piece, envelope, plans_for, range_of
 from rankopt.errors import InputError, RolesError, VerificationError
+from rankopt.expressions import reachable
 from rankopt.importing.model import OnnxModel, import_onnx
 from rankopt.interface import InputInfo, Interface, Range
 from rankopt.narrow import require_state_dtype
 from rankopt.plan import Plan, references
 from rankopt.prices import DEFAULT, Profile, profile_of
-from rankopt.program import Program, reachable
+from rankopt.program import Program
 from rankopt.ranker import Ranker
 from rankopt.report.facts import build_report, with_rounding
 from rankopt.selectors import InputRole, Role, resolve_roles

@@ -16,11 +16,12 @@ from rankopt.axes import ROW, Group, Rows, Shape
 from rankopt.capture import CapturedModel, ModelInput
 from rankopt.dims import from_tensor, renamed
 from rankopt.errors import RolesError
+from rankopt.expressions import Expr, Origin, Stage, reachable
 from rankopt.interpreter import Interpretation, Interpreter
 from rankopt.layout import Layout, Layouts
 from rankopt.passes import NAMES
 from rankopt.prices import DEFAULT, Profile
-from rankopt.program import Expr, Origin, Stage, aten, reachable
+from rankopt.program import aten
 from rankopt.selectors import InputRole, Role
 from rankopt.structure import concatenate
 from rankopt.values import Part, Value

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from rankopt import operands as ops
 from rankopt.axes import Axis, Group, group_size, volume
 from rankopt.contraction import Roles, Tree, elementwise_cost, order, product_cost, roles, sketch
+from rankopt.expressions import Expr
 from rankopt.layout import Written, matrix_form
 from rankopt.operands import Operand, size_of
-from rankopt.program import Expr, aten
+from rankopt.program import aten
 from rankopt.workspace import Workspace
 
 

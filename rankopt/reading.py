@@ -19,7 +19,8 @@ from torch.export.graph_signature import InputKind
 
 from rankopt.axes import Rows, Shape
 from rankopt.errors import FormatError
-from rankopt.program import Expr, Origin, Program, Stage, reachable
+from rankopt.expressions import Expr, Origin, Stage, reachable
+from rankopt.program import Program
 from rankopt.sizes import symbolic_size
 
 ORIGIN = "rankopt"

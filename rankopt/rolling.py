@@ -18,8 +18,8 @@ import numpy as np
 
 from rankopt import varying
 from rankopt.axes import Group, volume
+from rankopt.expressions import Stage
 from rankopt.operands import Index, Operand
-from rankopt.program import Stage
 from rankopt.settling import settle
 from rankopt.structure import concatenate
 from rankopt.values import Cat, Node, Part, Sum, Term

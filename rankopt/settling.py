@@ -8,8 +8,8 @@ from itertools import combinations
 from rankopt.axes import Axis, Group, volume
 from rankopt.contraction import Sketch
 from rankopt.evaluate import collect, evaluate, force
+from rankopt.expressions import Stage
 from rankopt.operands import Operand
-from rankopt.program import Stage
 from rankopt.values import Sum, Term, leaf
 from rankopt.workspace import Workspace
 

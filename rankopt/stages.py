@@ -22,7 +22,8 @@ from torch import fx
 from rankopt.axes import elements
 from rankopt.cost import FREE
 from rankopt.emit import emit
-from rankopt.program import Expr, Leaf, Stage, aten, operands
+from rankopt.expressions import Expr, Leaf, Stage, operands
+from rankopt.program import aten
 
 
 @dataclass(frozen=True, slots=True)

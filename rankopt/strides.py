@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rankopt.axes import Rows, Size, elements
-from rankopt.program import Expr, aten
+from rankopt.expressions import Expr
+from rankopt.program import aten
 
 RESHAPES = frozenset({aten.reshape.default, aten.flatten.using_ints, aten.view.default})
 PERMUTES = frozenset({aten.permute.default, aten.transpose.int, aten.t.default})

@@ -12,8 +12,8 @@ import torch
 
 from rankopt.axes import elements
 from rankopt.cost import CUTS, FREE, FUNCTIONS, MOVES, REDUCTIONS, SELECTIONS, aten, products
+from rankopt.expressions import Expr, Leaf, Stage, operands
 from rankopt.prices import CACHED, DEFAULT, Profile
-from rankopt.program import Expr, Leaf, Stage, operands
 from rankopt.strides import RESHAPES, move, ranks, reshape_copies
 
 PRODUCTS = frozenset({aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default})

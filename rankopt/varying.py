@@ -15,8 +15,9 @@ import numpy as np
 from rankopt import operands as ops
 from rankopt.axes import Axis, Group
 from rankopt.evaluate import evaluate, join
+from rankopt.expressions import Expr, Stage
 from rankopt.operands import Index, Operand
-from rankopt.program import Expr, Stage, aten
+from rankopt.program import aten
 from rankopt.values import Cat, Part, Term, leaf
 from rankopt.workspace import Workspace
 

@@ -15,11 +15,11 @@ from rankopt.agreement import Agreement, compare
 from rankopt.capture import CapturedModel
 from rankopt.emit import emit
 from rankopt.errors import VerificationError
+from rankopt.expressions import Expr, Leaf, Stage, reachable
 from rankopt.float64 import run_float64
 from rankopt.interface import Interface
 from rankopt.materialise import to_tensor
 from rankopt.plan import Plan
-from rankopt.program import Expr, Leaf, Stage, reachable
 from rankopt.ranker import Ranker
 from rankopt.requests import Request, draw_request, tile
 from rankopt.verification import Divergence, Verification

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from rankopt import dims, structure
 from rankopt.axes import ROW, AxisFactory, Rows, elements, group_size, volume
+from rankopt.expressions import Expr, Leaf, Stage, reachable
 from rankopt.materialise import to_tensor
 from rankopt.operands import Operand, arrange, expand, merge_axes, pick
 from rankopt.plan import FULL
-from rankopt.program import Expr, Leaf, Program, Stage, aten, broadcast_shape, reachable
+from rankopt.program import Program, aten, broadcast_shape
 from rankopt.rules import Refusal
 from rankopt.values import Cat, Part, Value, freshen, leaf
 from rankopt.workspace import Workspace

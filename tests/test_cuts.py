@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from rankopt.axes import Rows
 from rankopt.cuts import together
+from rankopt.expressions import Expr, Stage
 from rankopt.pipeline import build, capture_with_roles
 from rankopt.plan import FULL, UNCHANGED, interpret
-from rankopt.program import Expr, Program, Stage, aten
+from rankopt.program import Program, aten
 from rankopt.verify import numbers, verify
 from rankopt.workspace import Policy
 

@@ -12,7 +12,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 import rankopt
 from rankopt.eager import eager, safe_softmax
 from rankopt.emit import emit
-from rankopt.program import Expr, Program, Stage, aten, reachable
+from rankopt.expressions import Expr, Stage, reachable
+from rankopt.program import Program, aten
 
 
 def _two_layers() -> tuple[Program, Expr, Expr]:

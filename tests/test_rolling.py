@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from rankopt.capture import CapturedModel, capture
 from rankopt.chains import chain_links
 from rankopt.cost import FREE
+from rankopt.expressions import Leaf, Stage
 from rankopt.float64 import run_float64
 from rankopt.pipeline import build
 from rankopt.plan import FULL, POLICIES, Plan, interpret
-from rankopt.program import Leaf, Stage
 from rankopt.requests import Request, tile
 from rankopt.selectors import InputRole, Role
 from rankopt.verify import placeholders

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from rankopt.program import Expr, Program, Stage
+from rankopt.expressions import Expr, Stage
+from rankopt.program import Program
 from rankopt.strides import move, ranks, reshape_copies
 
 SHAPE = (6, 4, 5)

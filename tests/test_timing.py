@@ -15,10 +15,11 @@ from small_ranker import Small, example_rows
 from rankopt import plan
 from rankopt.axes import Rows
 from rankopt.errors import FormatError, InputError
+from rankopt.expressions import Expr, Stage
 from rankopt.pipeline import capture_with_roles
 from rankopt.plan import alternatives
 from rankopt.prices import EAGER, ONNX_RUNTIME, PROFILES, from_json, profile_of, to_json
-from rankopt.program import Expr, Program, Stage, aten
+from rankopt.program import Program, aten
 from rankopt.timing import time
 
 N = 512

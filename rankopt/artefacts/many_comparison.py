@@ -16,8 +16,8 @@ from rankopt.artefacts.many_parts import INDEX, STATE, many_ports
 from rankopt.artefacts.parts import Part, Port
 from rankopt.axes import Rows
 from rankopt.capture import CapturedModel
+from rankopt.expressions import Expr
 from rankopt.many.apart import row_dim
-from rankopt.program import Expr
 from rankopt.ranker import Ranker
 from rankopt.requests import Request, draw_request
 from rankopt.selectors import Role

@@ -14,8 +14,9 @@ from collections.abc import Callable
 from typing import Any
 
 from rankopt.axes import Rows
+from rankopt.expressions import Expr, Leaf, operands
 from rankopt.many.batched import is_pointwise
-from rankopt.program import Expr, Leaf, aten, operands
+from rankopt.program import aten
 
 
 def keeps_rows_apart(expr: Expr) -> bool:

@@ -17,7 +17,8 @@ from torch import fx
 from torch.utils import _pytree as pytree
 
 from rankopt.axes import Rows
-from rankopt.program import Expr, aten
+from rankopt.expressions import Expr
+from rankopt.program import aten
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,11 +17,12 @@ from torch import fx
 from torch.utils import _pytree as pytree
 
 from rankopt.axes import Rows
+from rankopt.expressions import Expr, Leaf, Stage
 from rankopt.many.apart import keeps_rows_apart, row_dim
 from rankopt.many.batched import Cannot, Emitter, Given, batched, is_pointwise, is_random, kind_of
 from rankopt.many.forms import INDEX, Form, Forms, Held
 from rankopt.many.places import Place, Places
-from rankopt.program import Expr, Leaf, Stage, aten
+from rankopt.program import aten
 
 PRODUCTS = frozenset({aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default, aten.linear.default})
 

@@ -15,9 +15,10 @@ from typing import Any
 from torch import fx
 
 from rankopt.axes import Rows
+from rankopt.expressions import Expr
 from rankopt.many.batched import REQUESTS, Cannot, Emitter, Kind, kind_of
 from rankopt.many.places import Place, Places
-from rankopt.program import Expr, aten
+from rankopt.program import aten
 
 
 class Form(Enum):

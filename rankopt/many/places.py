@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from rankopt.axes import Rows, Shape
 from rankopt.cost import RESHAPES
-from rankopt.program import Expr, operands
+from rankopt.expressions import Expr, operands
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from rankopt.axes import Rows, Shape
 from rankopt.errors import InputError
+from rankopt.expressions import Expr
 from rankopt.many.apart import row_dim
 from rankopt.many.rows import Batch
 from rankopt.many.stages import ManyStages, Runnable, derive
-from rankopt.program import Expr
 from rankopt.variant import Variant, runs_eagerly
 
 WASTE = 2.0

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from torch import fx
 
 from rankopt.eager import eager
+from rankopt.expressions import Leaf, Stage
 from rankopt.many.batched import Cannot
 from rankopt.many.derivation import Derivation
-from rankopt.program import Leaf, Stage
 from rankopt.stages import Stages
 
 

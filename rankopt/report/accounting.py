@@ -17,7 +17,8 @@ from torch import fx
 
 from rankopt import cost
 from rankopt.cost import Flops
-from rankopt.program import Expr, Stage, aten, operands
+from rankopt.expressions import Expr, Stage, operands
+from rankopt.program import aten
 
 NOTHING = Flops()
 

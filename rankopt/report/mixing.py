@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from torch import fx
 
 from rankopt.capture import CapturedModel
+from rankopt.expressions import Stage
 from rankopt.interpreter import Decision
 from rankopt.plan import Plan
-from rankopt.program import Stage
 from rankopt.selectors import InputRole, Role
 from rankopt.values import Value, leaves
 

@@ -20,10 +20,11 @@ from torch import Tensor, nn
 
 from rankopt import cost
 from rankopt.capture import CapturedModel, capture
+from rankopt.expressions import Expr, Stage
 from rankopt.float64 import run_float64
 from rankopt.pipeline import build
 from rankopt.plan import DENSE, FULL, LATE, SHARED, SPLIT, Plan, interpret
-from rankopt.program import Expr, Stage, aten
+from rankopt.program import aten
 from rankopt.requests import Request, tile
 from rankopt.selectors import InputRole, Role
 from rankopt.verify import placeholders

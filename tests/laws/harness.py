@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, fx, nn
 
 from rankopt.capture import CapturedModel, capture
+from rankopt.expressions import Expr, Leaf, Stage, reachable
 from rankopt.float64 import run_float64
 from rankopt.pipeline import build
 from rankopt.plan import FULL, POLICIES, Plan, interpret
-from rankopt.program import Expr, Leaf, Stage, reachable
 from rankopt.ranker import Ranker
 from rankopt.requests import Request, tile
 from rankopt.rules import RULES

@@ -9,7 +9,7 @@ from laws.harness import Case, Like, law_tests
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rankopt.program import Stage
+from rankopt.expressions import Stage
 
 
 def both(c: Tensor, t: Tensor) -> Tensor:

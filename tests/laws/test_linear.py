@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rankopt.axes import Rows
-from rankopt.program import Stage
+from rankopt.expressions import Stage
 
 
 def flat(c: Tensor, t: Tensor) -> Tensor:

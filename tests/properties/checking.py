@@ -11,8 +11,8 @@ from torch import Tensor, fx
 
 from rankopt.axes import Rows
 from rankopt.eager import eager
+from rankopt.expressions import Expr, Leaf, Stage
 from rankopt.plan import POLICIES, Plan, interpret
-from rankopt.program import Expr, Leaf, Stage
 from rankopt.requests import Request, tile
 from rankopt.stages import Stages, split
 from rankopt.verify import placeholders

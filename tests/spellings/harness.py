@@ -24,10 +24,10 @@ from torch.utils import _pytree as pytree
 
 from rankopt.capture import CapturedModel, capture
 from rankopt.errors import CaptureError
+from rankopt.expressions import Stage
 from rankopt.float64 import run_float64
 from rankopt.pipeline import build
 from rankopt.plan import FULL, LATE, SHARED, SPLIT, UNCHANGED, Plan, interpret
-from rankopt.program import Stage
 from rankopt.ranker import Ranker
 from rankopt.requests import Request, split_rows, tile
 from rankopt.selectors import InputRole, resolve_roles
