@@ -118,6 +118,7 @@ def _directly(w: Workspace, node: Node, axes: Group, safe: bool) -> Node | None:
     target = aten._safe_softmax.default if safe else aten.softmax.int
     at = operand.axes.index(axis)
     tensor = w.program.call(target, operand.tensor, at, shape=operand.tensor.dims, out=operand.dtype)
+    w.layouts.normalise(operand.tensor.serial, operand.axes, axis, w.candidates)
     w.layouts.derive(tensor.serial, operand.axes, operand.tensor.serial, operand.axes)
     result = leaf(Operand(tensor, operand.axes))
     return result if positions is None else concatenate(w, axes[0], [Part(positions, (axis,), result)])

@@ -13,7 +13,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise, permutations
 
-from rankopt.axes import Group
+from rankopt.axes import Axis, Group
 from rankopt.prices import Profile
 
 Positions = tuple[int, ...]
@@ -59,6 +59,27 @@ class Read:
     groups: tuple[Positions, ...]
     sizes: tuple[int, ...]
 
+    def time(self, laid: Sequence[int], profile: Profile) -> float:
+        """What it spends on a copy where the dims lie as `laid`."""
+        form = matrix_form(laid, *self.groups)
+        if not form.copied and (profile.strided_batch or not form.inside):
+            return 0.0
+        run = math.prod(self.sizes[dim] for dim in laid[len(laid) - form.run :])
+        return profile.call + profile.move(math.prod(self.sizes), run)
+
+
+@dataclass(frozen=True, slots=True)
+class Normalised:
+    """A softmax over one dim of a tensor: a reader to which it matters where that dim lies."""
+
+    dims: int
+    dim: int
+    sizes: tuple[int, ...]
+
+    def time(self, laid: Sequence[int], profile: Profile) -> float:
+        """What it takes where the dims lie as `laid`."""
+        return profile.softmax([self.sizes[dim] for dim in laid], laid.index(self.dim))
+
 
 @dataclass(frozen=True, slots=True)
 class MatrixForm:
@@ -96,7 +117,7 @@ class Layouts:
     _numbers: dict[object, int] = field(default_factory=dict[object, int])
     _written: dict[int, Written] = field(default_factory=dict[int, Written])
     _derived: dict[int, Derived] = field(default_factory=dict[int, Derived])
-    _reads: dict[int, list[Read]] = field(default_factory=dict[int, list[Read]])
+    _reads: dict[int, list[Read | Normalised]] = field(default_factory=dict[int, list[Read | Normalised]])
 
     def number(self, product: object) -> int:
         """The number of a product, given what identifies it."""
@@ -125,9 +146,14 @@ class Layouts:
         sizes = tuple(axis.length(rows) for axis in axes)
         self._reads.setdefault(tensor, []).append(Read(len(axes), wanted, sizes))
 
+    def normalise(self, tensor: int, axes: Group, axis: Axis, rows: int) -> None:
+        """Notes that a softmax takes the tensor along one of its axes."""
+        sizes = tuple(axis.length(rows) for axis in axes)
+        self._reads.setdefault(tensor, []).append(Normalised(len(axes), axes.index(axis), sizes))
+
     def better(self, profile: Profile) -> dict[int, Layout]:
         """The layouts with the cheapest copies, for the products that would do with cheaper ones."""
-        readers: dict[int, list[tuple[Read, list[int | None]]]] = {}
+        readers: dict[int, list[tuple[Read | Normalised, list[int | None]]]] = {}
         for tensor, reads in self._reads.items():
             source, dims = self._origin(tensor, reads[0].dims)
             if source in self._written:
@@ -135,12 +161,10 @@ class Layouts:
         found: dict[int, Layout] = {}
         for tensor, reads_of in readers.items():
             written = self._written[tensor]
-            present = _copied(written.order, written.order, reads_of, profile)
+            present = _spent(written.order, written.order, reads_of, profile)
             if not present:
                 continue
-            choices = [
-                (_copied(order, written.order, reads_of, profile), layout) for layout, order in _choices(written)
-            ]
+            choices = [(_spent(order, written.order, reads_of, profile), layout) for layout, order in _choices(written)]
             cheapest, layout = min(choices, key=lambda choice: choice[0])
             if cheapest < present:
                 found.setdefault(written.number, layout)
@@ -174,18 +198,11 @@ def _orders(count: int, *, permuted: bool) -> Sequence[Positions]:
     return list(permutations(own)) if permuted and count <= PERMUTED else [own]
 
 
-def _copied(
-    order: Positions, was: Positions, reads: Sequence[tuple[Read, list[int | None]]], profile: Profile
+def _spent(
+    order: Positions, was: Positions, reads: Sequence[tuple[Read | Normalised, list[int | None]]], profile: Profile
 ) -> float:
-    """Time that readers spend on copies if the dims of a product, which lay as `was`, lie as `order`."""
-    total = 0.0
-    for read, dims in reads:
-        laid = _reordered(dims, order, was)
-        form = matrix_form(laid, *read.groups)
-        if form.copied or (form.inside and not profile.strided_batch):
-            run = math.prod(read.sizes[dim] for dim in laid[len(laid) - form.run :])
-            total += profile.call + profile.move(math.prod(read.sizes), run)
-    return total
+    """Time that readers spend on how the dims of a product lie if they, which lay as `was`, lie as `order`."""
+    return sum(read.time(_reordered(dims, order, was), profile) for read, dims in reads)
 
 
 def _reordered(dims: Sequence[int | None], order: Positions, was: Positions) -> list[int]:

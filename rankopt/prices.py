@@ -7,6 +7,8 @@ written costs as much as six of them, one that is moved up to two hundred, a cal
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -47,6 +49,12 @@ class Profile:
     """One element of a softmax or a norm."""
     norm_row: float
     """One row of a softmax or a norm."""
+    short_softmax: float
+    """One element of a softmax over fewer neighbours than a vector has; 0 where they cost what others do."""
+    ragged_softmax: float
+    """One element of a softmax over a dim that is not the last, beyond the last whole vector of what lies behind it."""
+    swapped_softmax: bool
+    """Whether a softmax over a dim that is not the last swaps it with the last one, and back."""
     guarded: float
     """How many times dearer than a softmax one is that may find a row without a finite number."""
     read: float
@@ -130,6 +138,18 @@ class Profile:
         alone = self.picked if run == 1 and width <= 4 else self.row
         return self.gather * elements + alone * elements / max(run, 1)
 
+    def softmax(self, dims: Sequence[int], dim: int) -> float:
+        """Time of a softmax over one dim, counted from the front, of a tensor that lies in the order of its dims."""
+        count, size, inner = math.prod(dims), dims[dim], math.prod(dims[dim + 1 :])
+        together = self.norm * count + self.norm_row * (count // max(size, 1))
+        if inner <= 1:
+            return max(together, self.short_softmax * count) if size < VECTOR else together
+        if self.swapped_softmax:
+            planes = math.prod(dims[:dim]) if inner == max(dims[dim + 1 :]) else 0
+            return together + 2 * self.move(count, 1, planes)
+        ragged = inner % VECTOR
+        return count / inner * (self.norm * (inner - ragged) + self.ragged_softmax * ragged)
+
     def _factor(self, rows: int, columns: int) -> float:
         narrow = next((factor for width, factor in self.narrow if columns < width), 1.0)
         short = next((factor for width, factor in self.short if rows < width), 1.0)
@@ -170,8 +190,11 @@ EAGER = Profile(
     element=0.16,
     broadcast=4.0,
     function=1.2,
-    norm=1.3,
+    norm=0.8,
     norm_row=40.0,
+    short_softmax=28.0,
+    ragged_softmax=6.5,
+    swapped_softmax=False,
     guarded=1.1,
     read=0.04,
     reduced=7.0,
@@ -214,6 +237,9 @@ ONNX_RUNTIME = Profile(
     function=0.3,
     norm=0.63,
     norm_row=15.0,
+    short_softmax=0.0,
+    ragged_softmax=0.0,
+    swapped_softmax=True,
     guarded=3.3,
     read=0.06,
     reduced=2.0,

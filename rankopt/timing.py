@@ -17,7 +17,7 @@ from rankopt.prices import CACHED, DEFAULT, Profile
 from rankopt.strides import RESHAPES, move, ranks, reshape_copies
 
 PRODUCTS = frozenset({aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default})
-NORMS = frozenset({aten.softmax.int, aten._softmax.default, aten._safe_softmax.default, aten.layer_norm.default})
+SOFTMAXES = frozenset({aten.softmax.int, aten._softmax.default, aten._safe_softmax.default})
 MAXIMA = frozenset({aten.amax.default, aten.amin.default})
 
 
@@ -173,9 +173,11 @@ def _norm(count: int, size: int, profile: Profile) -> float:
 
 def _elementwise(expr: Expr, read: list[Expr], rows: int, profile: Profile) -> float:
     written = elements(expr.dims, rows) if expr.shape is not None else 0
-    if expr.target in NORMS:
-        size = _norm_size(expr, rows)
-        time = _norm(written // size, size, profile)
+    if expr.target is aten.layer_norm.default:
+        size = max(elements(expr.args[1], rows), 1)
+        return _norm(written // size, size, profile)
+    if expr.target in SOFTMAXES and expr.dims:
+        time = profile.softmax([elements((size,), rows) for size in expr.dims], expr.args[1] % len(expr.dims))
         return profile.guarded * time if expr.target is aten._safe_softmax.default else time
     if expr.target in REDUCTIONS:
         return _reduction(expr, rows, profile)
@@ -184,13 +186,6 @@ def _elementwise(expr: Expr, read: list[Expr], rows: int, profile: Profile) -> f
         each *= WIDE
     runs = written / _run(expr, read, rows) if written else 0.0
     return each * written + (profile.broadcast * runs if runs > 1 else 0.0)
-
-
-def _norm_size(expr: Expr, rows: int) -> int:
-    """How many elements a softmax or norm takes together."""
-    if expr.target is aten.layer_norm.default:
-        return max(elements(expr.args[1], rows), 1)
-    return max(elements(expr.dims[expr.args[1] :][:1], rows), 1)
 
 
 WIDE = 4

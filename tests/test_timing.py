@@ -99,6 +99,25 @@ def test_a_maximum_over_what_is_left_of_a_vector_is_dear(program: Program) -> No
     )
 
 
+def _softmax(program: Program, dim: int, *sizes: int) -> Expr:
+    x = _candidates(program, *sizes)
+    return program.call(aten.softmax.int, x, dim, shape=x.dims, out=x.dtype)
+
+
+def test_a_softmax_before_a_ragged_dim_is_dear() -> None:
+    for profile in PROFILES.values():
+        last = time(_softmax(Program(), 2, 26, 26), N, profile)
+        assert time(_softmax(Program(), 1, 26, 26), N, profile) > 1.2 * last
+        assert time(_softmax(Program(), -1, 26, 26), N, profile) == last
+    whole, ragged = _softmax(Program(), 1, 20, 32), _softmax(Program(), 1, 20, 31)
+    assert time(ragged, N, EAGER) > 2 * time(whole, N, EAGER)
+
+
+def test_a_softmax_over_few_neighbours_is_dear() -> None:
+    few, many = _softmax(Program(), 2, 40, 8), _softmax(Program(), 2, 10, 32)
+    assert time(few, N, EAGER) > 3 * time(many, N, EAGER)
+
+
 def test_onnx_runtime_pays_for_each_block_of_a_sum_between(program: Program) -> None:
     x = _candidates(program, 6, 16)
     for profile, dear in ((ONNX_RUNTIME, 2.0), (EAGER, 0.5)):
