@@ -21,6 +21,7 @@ def predicted(folder: Path) -> str:
         for count in sorted({found["candidates"] for found in models}):
             of_count = [found for found in models if found["candidates"] == count]
             picked = [losses(found) for found in of_count]
+            noise = [apart for found in of_count if (apart := twice(found)) is not None]
             rows.append(
                 [
                     backend,
@@ -30,9 +31,13 @@ def predicted(folder: Path) -> str:
                     f"{spearman([speedups(found, found['picked'])[0] for found in of_count]):.3f}",
                     f"{sum(loss <= CLOSE for loss in picked) / len(picked):.0%}",
                     f"{max(picked):.2f}x",
+                    f"{sum(apart <= CLOSE for apart in noise) / len(noise):.0%}, {max(noise):.2f}x" if noise else "-",
                 ]
             )
-    head = ["backend", "N", "models", "Spearman, all programs", "those picked", "as good as the best", "worst pick"]
+    head = [
+        "backend", "N", "models", "Spearman, all programs", "those picked", "as good as the best", "worst pick",
+        "one program, twice",
+    ]  # fmt: skip
     return table(head, rows, "prediction")
 
 
@@ -50,6 +55,14 @@ def losses(found: dict[str, Any]) -> float:
     """How many times as long as the best the program takes that was picked."""
     measured = {name: plan["measured"] for name, plan in found["plans"].items()}
     return measured[found["picked"]] / min(measured.values())
+
+
+def twice(found: dict[str, Any]) -> float | None:
+    """How many times as long as the other the slower one takes of two equal programs; None where one was measured."""
+    if "again" not in found:
+        return None
+    first, again = found["plans"][found["picked"]]["measured"], found["again"]
+    return max(first, again) / min(first, again)
 
 
 def spearman(pairs: Sequence[tuple[float, float]]) -> float:
