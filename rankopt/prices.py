@@ -145,7 +145,8 @@ class Profile:
         if inner <= 1:
             return max(together, self.short_softmax * count) if size < VECTOR else together
         if self.swapped_softmax:
-            planes = math.prod(dims[:dim]) if inner == max(dims[dim + 1 :]) else 0
+            matrices = inner == max(dims[dim + 1 :])  # one dim lies behind, so each is transposed
+            planes = math.prod(dims[:dim]) if matrices else 0
             return together + 2 * self.move(count, 1, planes)
         ragged = inner % VECTOR
         return count / inner * (self.norm * (inner - ragged) + self.ragged_softmax * ragged)
