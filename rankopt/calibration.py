@@ -42,7 +42,7 @@ class Backend(Protocol):
 
 TORCH: dict[str, Callable[..., Any]] = {
     "add": torch.add, "multiply": torch.mul, "relu": torch.relu, "exp": torch.exp, "matmul": torch.matmul,
-    "softmax": lambda x: torch.softmax(x, -1), "softmax before": lambda x: torch.softmax(x, -2),
+    "softmax": lambda x: torch.softmax(x, -1), "softmax of columns": lambda x: torch.softmax(x, -2),
     "sum": lambda x: torch.sum(x, -1), "max": lambda x: torch.amax(x, -1),
     "cat": lambda *xs: torch.cat(xs, -1), "take": lambda x, i: torch.index_select(x, 1, i),
 }  # fmt: skip
@@ -167,7 +167,7 @@ class _Calibration:
             norm=long,
             norm_row=max((short - long) * 16, 1.0),
             short_softmax=self.each("softmax", (16384, 4)) if base.short_softmax else 0.0,
-            ragged_softmax=self.each("softmax before", (2048, 32, 8)) if base.ragged_softmax else 0.0,
+            ragged_softmax=self.each("softmax of columns", (2048, 32, 8)) if base.ragged_softmax else 0.0,
             read=read,
             reduced=reduced,
             maximum=max(self.each("max", (16384, 24)) - read - reduced / 24, 0.01),

@@ -81,6 +81,10 @@ class Normalised:
         return profile.softmax([self.sizes[dim] for dim in laid], laid.index(self.dim))
 
 
+Reader = Read | Normalised
+"""Whoever takes a tensor, and is quicker if its dims lie in one order than in another."""
+
+
 @dataclass(frozen=True, slots=True)
 class MatrixForm:
     """How a tensor becomes a batch of matrices."""
@@ -117,7 +121,7 @@ class Layouts:
     _numbers: dict[object, int] = field(default_factory=dict[object, int])
     _written: dict[int, Written] = field(default_factory=dict[int, Written])
     _derived: dict[int, Derived] = field(default_factory=dict[int, Derived])
-    _reads: dict[int, list[Read | Normalised]] = field(default_factory=dict[int, list[Read | Normalised]])
+    _reads: dict[int, list[Reader]] = field(default_factory=dict[int, list[Reader]])
 
     def number(self, product: object) -> int:
         """The number of a product, given what identifies it."""
@@ -153,7 +157,7 @@ class Layouts:
 
     def better(self, profile: Profile) -> dict[int, Layout]:
         """The layouts with the cheapest copies, for the products that would do with cheaper ones."""
-        readers: dict[int, list[tuple[Read | Normalised, list[int | None]]]] = {}
+        readers: dict[int, list[tuple[Reader, list[int | None]]]] = {}
         for tensor, reads in self._reads.items():
             source, dims = self._origin(tensor, reads[0].dims)
             if source in self._written:
@@ -199,7 +203,7 @@ def _orders(count: int, *, permuted: bool) -> Sequence[Positions]:
 
 
 def _spent(
-    order: Positions, was: Positions, reads: Sequence[tuple[Read | Normalised, list[int | None]]], profile: Profile
+    order: Positions, was: Positions, reads: Sequence[tuple[Reader, list[int | None]]], profile: Profile
 ) -> float:
     """Time that readers spend on how the dims of a product lie if they, which lay as `was`, lie as `order`."""
     return sum(read.time(_reordered(dims, order, was), profile) for read, dims in reads)

@@ -138,10 +138,14 @@ class Profile:
         alone = self.picked if run == 1 and width <= 4 else self.row
         return self.gather * elements + alone * elements / max(run, 1)
 
+    def normalised(self, rows: int, size: int) -> float:
+        """Time of a softmax or norm of so many rows of `size` neighbours."""
+        return self.norm * rows * size + self.norm_row * rows
+
     def softmax(self, dims: Sequence[int], dim: int) -> float:
         """Time of a softmax over one dim, counted from the front, of a tensor that lies in the order of its dims."""
         count, size, inner = math.prod(dims), dims[dim], math.prod(dims[dim + 1 :])
-        together = self.norm * count + self.norm_row * (count // max(size, 1))
+        together = self.normalised(count // max(size, 1), size)
         if inner <= 1:
             return max(together, self.short_softmax * count) if size < VECTOR else together
         if self.swapped_softmax:

@@ -113,7 +113,7 @@ def _composite(expr: Expr, rows: int, profile: Profile) -> float:
         return time + profile.einsum * sum(elements(x.dims, rows) for x in (expr, *operands(expr.args)))
     if expr.target is aten.scaled_dot_product_attention.default:
         scores = made[0]
-        return time + _norm(scores.batch * scores.rows, scores.columns, profile)
+        return time + profile.normalised(scores.batch * scores.rows, scores.columns)
     if expr.target is aten.matmul.default and (batch := made[0].batch) > 1:
         for x in expr.args[:2]:
             whole = batch * elements(x.dims[-2:], rows)
@@ -166,16 +166,11 @@ def _doublings(expand: Expr, rows: int) -> float:
     return elements(dims[:last], rows) * math.log2(max(elements(dims[last : last + 1], rows), 1))
 
 
-def _norm(count: int, size: int, profile: Profile) -> float:
-    """A softmax or norm of `count` rows of `size` elements."""
-    return profile.norm * count * size + profile.norm_row * count
-
-
 def _elementwise(expr: Expr, read: list[Expr], rows: int, profile: Profile) -> float:
     written = elements(expr.dims, rows) if expr.shape is not None else 0
     if expr.target is aten.layer_norm.default:
         size = max(elements(expr.args[1], rows), 1)
-        return _norm(written // size, size, profile)
+        return profile.normalised(written // size, size)
     if expr.target in SOFTMAXES and expr.dims:
         time = profile.softmax([elements((size,), rows) for size in expr.dims], expr.args[1] % len(expr.dims))
         return profile.guarded * time if expr.target is aten._safe_softmax.default else time
