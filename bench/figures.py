@@ -45,12 +45,12 @@ def figure2(results: Mapping[str, Any], path: Path) -> bool:
                 per_second = {tuple(map(int, key.split(","))): of[backend] for key, of in found["per second"].items()}
                 base = per_second[8, 4]["original"]
                 points = sorted(key for key in per_second if key[1 - place] == (4, 8)[place])
+                sizes = [key[place] for key in points]
                 for who, style in (("original", "--"), ("rankopt", "-")):
                     values = [per_second[key][who] / base for key in points]
                     name = f"D = {found['width']}, {who}"
-                    axes.plot(
-                        [key[place] for key in points], values, f"o{style}", color=colour, markersize=3, label=name
-                    )
+                    axes.plot(sizes, values, f"o{style}", color=colour, markersize=3, label=name)
+                axes.set_xticks(sizes)
             axes.set_xlabel(label)
             axes.set_title(backend)
     panels[0][0].set_ylabel("requests per second, relative")
