@@ -32,11 +32,12 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from rankopt.backends import EAGER, INDUCTOR, ONNX_RUNTIME
 from rankopt.capture import CapturedModel
 from rankopt.exporting import tracing_conditions
 from rankopt.pipeline import build, capture_with_roles
 from rankopt.plan import DENSE, ONCE, SPLIT, Plan, alternatives, interpret, unshared
-from rankopt.prices import EAGER, ONNX_RUNTIME, Profile
+from rankopt.prices import Profile
 from rankopt.ranker import Ranker
 from rankopt.requests import split_rows, tile
 from rankopt.selectors import InputRole, Role
@@ -178,7 +179,7 @@ class Scene:
     def inductor(self) -> dict[str, Scores]:
         """The original, the expert and rankopt under torch.compile."""
         original = torch.compile(self.model, dynamic=True)
-        ranker = torch.compile(self.ranker("rankopt"), dynamic=True)
+        ranker = torch.compile(self.ranker("rankopt", INDUCTOR), dynamic=True)
         found: dict[str, Scores] = {
             "original": partial(original, self.features),
             "rankopt": partial(ranker, self.context, self.target),

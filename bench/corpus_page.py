@@ -34,7 +34,7 @@ ready-made. Of the 50 to 130 microseconds that one candidate takes under ONNX Ru
 Columns that are cast and cut together make up for them.
 
 A run that leaves a backend out, as most do with Inductor, which takes longest, keeps what an earlier one has measured:
-hence several commits. Under torch.compile a ranker is planned by the prices of eager calls. It was not measured on
+hence several commits. Under Inductor neither side was measured on
 loops over 325 pairs (ONN, PNN, FiBiNET): the original FiBiNET alone was not compiled after five minutes.
 """
 

@@ -19,9 +19,9 @@ from serving import RowsModel, flat_inputs, onnx_session, ranker_session, with_r
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from rankopt.backends import PROFILES
 from rankopt.pipeline import build
 from rankopt.plan import alternatives
-from rankopt.prices import EAGER, PROFILES
 from rankopt.ranker import Ranker
 from rankopt.requests import Request
 
@@ -61,7 +61,7 @@ class Stopwatch:
         return found
 
     def _ranker(self, backend: str, candidates: int) -> Ranker:
-        profile = replace(PROFILES.get(backend, EAGER), threads=self.threads)
+        profile = replace(PROFILES[backend], threads=self.threads)
         plans = alternatives(self.subject.captured, self.subject.roles, candidates, profile=profile)
         return build(self.subject.captured, self.subject.roles, plans[0])
 

@@ -1,8 +1,8 @@
 """Does the estimate of time know what is fast? Every plan of every model of the corpus, estimated and measured.
 
-    python bench/prediction.py [--candidates 100 500] [--threads 1] [--only DIN zoo/] [--seconds 1800]
+    python bench/prediction.py [--candidates 100 500] [--backends eager inductor] [--threads 1] [--only DIN zoo/]
 
-For each model, number of candidates and backend (eager, ONNX Runtime), in a process of its own: the different programs
+For each model, number of candidates and backend, in a process of its own: the different programs
 that the policies lead to, best estimate first, and the unchanged one; their estimated times, and medians of interleaved
 calls. Writes bench/results/prediction.json. Two questions are answered of it in docs/benchmarks.md: how well the
 estimated speedups over the unchanged program rank with the measured ones (Spearman's correlation), and how often the
@@ -23,11 +23,11 @@ from corpus_models import corpus
 from running import Clock, Run, heap_of
 from serving import flat_inputs, ranker_session
 
+from rankopt.backends import PROFILES
 from rankopt.envelope import Piece
 from rankopt.errors import CaptureError
 from rankopt.pipeline import build, capture_with_roles
 from rankopt.plan import Plan, alternatives
-from rankopt.prices import PROFILES
 from rankopt.ranker import Ranker
 from rankopt.requests import Request
 
@@ -35,7 +35,6 @@ MOST = 6
 """Programs that are measured of one model; the unchanged one is among them."""
 EXAMPLES = 100
 AGAIN = "the one that is picked, again"
-BACKENDS = ("eager", "onnxruntime")
 
 
 def measure(key: str, candidates: int, backend: str, clock: Clock) -> dict[str, Any]:
@@ -51,7 +50,7 @@ def measure(key: str, candidates: int, backend: str, clock: Clock) -> dict[str, 
     plans = distinct(alternatives(captured, roles, candidates, profile=profile))
     rankers = {plan.policy.name: build(captured, roles, [Piece(candidates, candidates, plan)]) for plan in plans}
     request, _ = subject.request(candidates, seed=7)
-    prepare = {"eager": eager, "onnxruntime": onnxruntime}[backend]
+    prepare = BACKENDS[backend]
     with torch.no_grad():
         calls = {name: prepare(ranker, request) for name, ranker in rankers.items()}
         calls[AGAIN] = prepare(build(captured, roles, [Piece(candidates, candidates, plans[0])]), request)
@@ -88,6 +87,12 @@ def eager(ranker: Ranker, request: Request) -> Any:
     return lambda: ranker(request.context, request.target)
 
 
+def inductor(ranker: Ranker, request: Request) -> Any:
+    """A compiled call of the ranker. Each has code of its own: torch.compile asks all versions of one in turn."""
+    compiled = torch.compile(eval("lambda context, target: ranker(context, target)", {"ranker": ranker}), dynamic=True)
+    return lambda: compiled(request.context, request.target)
+
+
 def onnxruntime(ranker: Ranker, request: Request) -> Any:
     """A call of a session that runs it."""
     session = ranker_session(ranker, request, torch.get_num_threads())
@@ -95,9 +100,14 @@ def onnxruntime(ranker: Ranker, request: Request) -> Any:
     return lambda: session(flat)
 
 
+BACKENDS = {"eager": eager, "inductor": inductor, "onnxruntime": onnxruntime}
+"""All of them; torch.compile takes minutes for each model."""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     def add(parser: Any) -> None:
         parser.add_argument("--candidates", nargs="*", type=int, default=[100, 500])
+        parser.add_argument("--backends", nargs="*", choices=BACKENDS, default=["eager", "onnxruntime"])
 
     run = Run.of("prediction", __doc__, arguments, add)
     keys = [entry.key for entry in corpus()]
@@ -108,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         for threads in run.options.threads[-1:]
         for candidates in run.options.candidates
-        for backend in BACKENDS
+        for backend in run.options.backends
         for key in (keys[:2] if run.options.quick else keys)
     }
     run.measure(subjects)

@@ -1,7 +1,8 @@
 """Calibration: the prices of this machine, measured.
 
 Each price is the time of one small probe, or the difference of two; a probe runs as a single call of the backend. Takes
-some seconds, on one thread: prices are compared with each other, and all calls share threads alike.
+some seconds, with torch.compile a minute, on one thread: prices are compared with each other, and all calls share
+threads alike.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from rankopt.prices import EAGER, ONNX_RUNTIME, Profile
+from rankopt.backends import EAGER, INDUCTOR, ONNX_RUNTIME
+from rankopt.compiler import require_compiler
+from rankopt.exporting import tracing_conditions
+from rankopt.prices import Profile
 
 Array = np.ndarray[Any, Any]
 Probe = Callable[[], object]
@@ -71,6 +75,39 @@ class EagerBackend:
         return lambda: function(*tensors)
 
 
+class InductorBackend:
+    """PyTorch, each probe compiled by torch.compile. Raises ExportError where there is no C++ compiler."""
+
+    base = INDUCTOR
+
+    def __init__(self) -> None:
+        require_compiler(
+            "the prices of torch.compile are measured on compiled calls", "use those of --backend inductor"
+        )
+
+    def call(self, op: str, *arrays: Array, **options: Any) -> Probe:
+        """One compiled function. A chain of elementwise calls would be one loop, so products lie between them."""
+        tensors = [torch.from_numpy(array) for array in arrays]
+        if op == "view":
+            return lambda: None
+        if op == "permute":
+            return _compiled(lambda x: x.permute(options["order"]).contiguous(), tensors)
+        if op == "chain":
+            square = torch.eye(len(arrays[0]))
+            pairs = range(options["length"] // 2)
+            return _compiled(lambda x: reduce(lambda y, _: torch.relu(y @ square), pairs, torch.relu(x)), [square])
+        return _compiled(lambda *xs: TORCH[op](*xs), tensors)
+
+
+def _compiled(function: Callable[..., Any], tensors: list[torch.Tensor]) -> Probe:
+    """All probes share their code, of which torch.compile would keep every version, and ask each in turn."""
+    with tracing_conditions():
+        torch._dynamo.reset()
+        compiled = torch.compile(function, dynamic=False)
+        compiled(*tensors)
+    return lambda: compiled(*tensors)
+
+
 class OnnxRuntimeBackend:
     """ONNX Runtime's CPU provider: a session of one node per probe."""
 
@@ -121,11 +158,16 @@ def _onnx_session(
     return lambda: session.run_with_iobinding(binding)
 
 
-BACKENDS: dict[str, Callable[[], Backend]] = {"eager": EagerBackend, "onnxruntime": OnnxRuntimeBackend}
+BACKENDS: dict[str, Callable[[], Backend]] = {
+    "eager": EagerBackend, "inductor": InductorBackend, "onnxruntime": OnnxRuntimeBackend
+}  # fmt: skip
 
 
 def calibrate(backend: str) -> Profile:
-    """The profile of a backend on this machine. Raises KeyError for a backend that is not in `BACKENDS`."""
+    """The profile of a backend on this machine.
+
+    Raises KeyError for a backend that is not in `BACKENDS`, ExportError where one lacks a compiler.
+    """
     with _one_thread(), torch.no_grad():
         return _Calibration(BACKENDS[backend]()).profile()
 

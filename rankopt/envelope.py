@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from rankopt import timing
+from rankopt.backends import DEFAULT
 from rankopt.capture import CapturedModel
 from rankopt.errors import InputError
 from rankopt.expressions import Expr
 from rankopt.plan import POLICIES, Plan, alternatives
-from rankopt.prices import DEFAULT, Profile
+from rankopt.prices import Profile
 from rankopt.program import Program
 from rankopt.selectors import InputRole
 

@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
 from rankopt.agreement import allowed_error
+from rankopt.backends import DEFAULT, profile_of
 from rankopt.calls import example_call
 from rankopt.capture import CapturedModel, capture, name_inputs
 from rankopt.envelope import Piece, envelope, plans_for, range_of
@@ -24,7 +25,7 @@ from rankopt.importing.model import OnnxModel, import_onnx
 from rankopt.interface import InputInfo, Interface, Range
 from rankopt.narrow import require_state_dtype
 from rankopt.plan import Plan, references
-from rankopt.prices import DEFAULT, Profile, profile_of
+from rankopt.prices import Profile
 from rankopt.program import Program
 from rankopt.ranker import Ranker
 from rankopt.report.facts import build_report, with_rounding
@@ -73,7 +74,8 @@ def optimize(
         example_inputs: with selectors, the arguments of one call on rows: a tuple, a dict of keywords, or a tensor.
         candidates: the number of candidates to optimise for, or a range of them, (smallest, largest), over which the
             ranker may keep several plans and choose by the number. It takes any number.
-        backend: where the ranker will run, "eager" or "onnxruntime", or a profile of prices that was measured there.
+        backend: what will run the ranker, "eager", "inductor" (torch.compile) or "onnxruntime", or a profile of prices
+            that was measured there.
         threads: how many threads will work on one request there; by default those of the prices, which are 2.
         passes: names of the passes that may be used; all by default.
         verification: compare the ranker with the original on one small request, in float64 and as served. A plan that

@@ -13,6 +13,7 @@ import numpy as np
 
 from rankopt import cost, cuts, timing
 from rankopt.axes import ROW, Group, Rows, Shape
+from rankopt.backends import DEFAULT
 from rankopt.capture import CapturedModel, ModelInput
 from rankopt.dims import from_tensor, renamed
 from rankopt.errors import RolesError
@@ -20,7 +21,7 @@ from rankopt.expressions import Expr, Origin, Stage, reachable
 from rankopt.interpreter import Interpretation, Interpreter
 from rankopt.layout import Layout, Layouts
 from rankopt.passes import NAMES
-from rankopt.prices import DEFAULT, Profile
+from rankopt.prices import Profile
 from rankopt.program import aten
 from rankopt.selectors import InputRole, Role
 from rankopt.structure import concatenate

@@ -1,18 +1,18 @@
-"""What things cost, by backend: the numbers with which decisions are made.
+"""What things cost: the numbers with which decisions are made.
 
-All were measured, on one core of a server CPU in float32 (`rankopt calibrate` measures a machine's own). Only their
-ratios matter. Multiply-adds of large products are cheap, and everything else is dearer than one would think: an element
-written costs as much as six of them, one that is moved up to two hundred, a call as much as a hundred thousand.
+Only their ratios matter. Multiply-adds of large products are cheap, and everything else is dearer than one would think:
+in eager calls an element written costs as much as six of them, one that is moved up to two hundred, a call as much as
+a hundred thousand. The prices of each backend are in `backends`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from rankopt.errors import FormatError, InputError
+from rankopt.errors import FormatError
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,100 +181,6 @@ CACHED = 1_000_000
 VECTOR = 16
 """Numbers in float32 that one instruction multiplies."""
 
-EAGER = Profile(
-    name="eager",
-    call=5000.0,
-    view=2200.0,
-    multiply_add=0.030,
-    narrow=((2, 6.0), (12, 10.0), (16, 3.0), (32, 1.4)),
-    short=((2, 4.0), (6, 4.0), (12, 2.3), (32, 1.5)),
-    matrix=180.0,
-    small_multiply_add=0.06,
-    ragged=5.0,
-    product_element=0.15,
-    element=0.16,
-    broadcast=4.0,
-    function=1.2,
-    norm=0.8,
-    norm_row=40.0,
-    short_softmax=28.0,
-    ragged_softmax=6.5,
-    swapped_softmax=False,
-    guarded=1.1,
-    read=0.04,
-    reduced=7.0,
-    maximum=2.0,
-    between=0.0,
-    gather=0.2,
-    picked=0.3,
-    row=1.2,
-    missed=12.0,
-    indexed=1.6,
-    streamed=0.5,
-    run=7.0,
-    moved=1.6,
-    transposed=0.8,
-    plane=60.0,
-    moved_alone=False,
-    strided_batch=True,
-    packed=False,
-    copied_cuts=False,
-    stacked_apart=False,
-    flat_layers=False,
-    einsum=0.0,
-    innermost=4000.0,
-)
-"""PyTorch, calls one by one."""
-
-ONNX_RUNTIME = Profile(
-    name="onnxruntime",
-    call=800.0,
-    view=500.0,
-    multiply_add=0.018,
-    narrow=((2, 16.0), (6, 4.2), (12, 2.0), (16, 1.5), (32, 1.3)),
-    short=((2, 3.0), (6, 1.3), (32, 1.1)),
-    matrix=130.0,
-    small_multiply_add=0.026,
-    ragged=6.0,
-    product_element=0.1,
-    element=0.17,
-    broadcast=10.0,
-    function=0.3,
-    norm=0.63,
-    norm_row=15.0,
-    short_softmax=0.0,
-    ragged_softmax=0.0,
-    swapped_softmax=True,
-    guarded=3.3,
-    read=0.06,
-    reduced=2.0,
-    maximum=0.1,
-    between=150.0,
-    gather=0.15,
-    picked=7.5,
-    row=7.0,
-    missed=9.0,
-    indexed=0.6,
-    streamed=0.3,
-    run=11.0,
-    moved=4.5,
-    transposed=0.25,
-    plane=400.0,
-    moved_alone=True,
-    strided_batch=False,
-    packed=True,
-    copied_cuts=True,
-    stacked_apart=True,
-    flat_layers=True,
-    einsum=0.8,
-    innermost=0.0,
-    doubt=1.11,
-)
-"""ONNX Runtime's CPU provider, at its default optimisation level."""
-
-PROFILES = {profile.name: profile for profile in (EAGER, ONNX_RUNTIME)}
-DEFAULT = EAGER
-
 
 def to_json(profile: Profile) -> dict[str, Any]:
     """A profile as plain data."""
@@ -292,25 +198,3 @@ def from_json(data: Any) -> Profile:
         )
     steps = {name: tuple(map(tuple, data[name])) for name in ("narrow", "short")}
     return Profile(**{**data, **steps})
-
-
-def profile_of(backend: str | Profile, threads: int | None = None) -> Profile:
-    """The prices of a backend, given by its name or as they are, where `threads` work on a call, if that is given.
-
-    Raises InputError for a name that is not known, and for less than one thread.
-    """
-    if threads is not None:
-        if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-            raise InputError(
-                f"threads={threads!r} is no number of threads.\n"
-                "  expected: an int, from 1 on\n"
-                "  fix: threads=1, or as many as will work on one request"
-            )
-        return replace(profile_of(backend), threads=threads)
-    if isinstance(backend, Profile):
-        return backend
-    if backend not in PROFILES:
-        raise InputError(
-            f"no backend is named '{backend}'.\n  expected: {', '.join(PROFILES)}\n  fix: name the one that will serve"
-        )
-    return PROFILES[backend]

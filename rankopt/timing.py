@@ -11,9 +11,10 @@ import operator
 import torch
 
 from rankopt.axes import elements
+from rankopt.backends import DEFAULT
 from rankopt.cost import CUTS, FREE, FUNCTIONS, MOVES, REDUCTIONS, SELECTIONS, aten, products
 from rankopt.expressions import Expr, Leaf, Stage, operands
-from rankopt.prices import CACHED, DEFAULT, Profile
+from rankopt.prices import CACHED, Profile
 from rankopt.strides import RESHAPES, move, ranks, reshape_copies
 
 PRODUCTS = frozenset({aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default})

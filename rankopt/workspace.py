@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from rankopt.axes import AxisFactory
+from rankopt.backends import DEFAULT
 from rankopt.layout import Layouts
-from rankopt.prices import DEFAULT, Profile
+from rankopt.prices import Profile
 from rankopt.program import Program
 
 

@@ -1,4 +1,4 @@
-"""Calibration measures a price for everything, on both backends, and leaves the threads as they were."""
+"""Calibration measures a price for everything, on every backend, and leaves the threads as they were."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 from dataclasses import fields
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -22,7 +23,8 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("backend", calibration.BACKENDS)
-def test_every_price_is_measured(backend: str) -> None:
+def test_every_price_is_measured(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)  # a minute's work
     threads = torch.get_num_threads()
     profile = calibration.calibrate(backend)
     prices = [getattr(profile, field.name) for field in fields(Profile) if field.type == "float"]
@@ -37,3 +39,11 @@ def test_the_command_writes_a_profile_and_never_overwrites(tmp_path: Path) -> No
     assert run.invoke(main, ["calibrate", "-o", str(file)]).exit_code == 0
     assert isinstance(from_json(json.loads(file.read_text())), Profile)
     assert run.invoke(main, ["calibrate", "-o", str(file)]).exit_code == 2
+
+
+def test_probes_of_torch_compile_are_compiled() -> None:
+    backend = calibration.InductorBackend()
+    chain = backend.call("chain", np.ones(16, np.float32), length=5)
+    with torch.no_grad():
+        chain()
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from dataclasses import fields as fields_of
 from typing import Any
 
 import pytest
@@ -25,9 +26,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from rankopt import cost
+from rankopt.backends import EAGER
 from rankopt.capture import CapturedModel, capture
 from rankopt.pipeline import build
 from rankopt.plan import FULL, SHARED, SPLIT, THROUGH_NORMS, UNCHANGED, Plan, interpret
+from rankopt.prices import Profile
 from rankopt.selectors import InputRole, resolve_roles
 from rankopt.workspace import Policy
 
@@ -185,6 +188,14 @@ class CompressedMaps(nn.Module):
         return self.maps(torch.einsum("rid,rjd->rijd", x, x).flatten(1, 2)).relu()
 
 
+FREE = {
+    price.name: 0.0 for price in fields_of(Profile) if price.type == "float" and price.name not in ("doubt", "grain")
+}
+PAID = dict.fromkeys(("multiply_add", "small_multiply_add", "element", "function"), 1.0)
+ARITHMETIC = replace(EAGER, **FREE | PAID, narrow=(), short=())
+"""Prices of a machine on which arithmetic is all that costs: what the laws reach where time does not decide."""
+
+
 @dataclass(frozen=True)
 class Fixture:
     name: str
@@ -199,6 +210,7 @@ class Fixture:
     """What is reached where that is more than the reference by over 2%."""
     products: bool = False
     """Count products of elements too."""
+    profile: Profile = EAGER
     pairs: bool = False
     """Count a triangle of a Gram matrix as its pairs, and leave out their weighted sum, as the reference does."""
 
@@ -234,6 +246,14 @@ FIXTURES = [
     Fixture("CIN, layer 1", CompressedMaps(), 2113.54, 150.46, products=True),
     Fixture("CIN, layer 2", SecondCompressed(), 8454.14, 2381.97, inputs=MAPS, products=True),
     Fixture("FiBiNET, raw branch and FC1", Bilinear("each", WHOLE), 2047.74, 151.88, products=True, short=156.84),
+    Fixture(
+        "FiBiNET, raw branch and FC1, by arithmetic alone",
+        Bilinear("each", WHOLE),
+        2047.74,
+        151.88,
+        products=True,
+        profile=ARITHMETIC,
+    ),
     Fixture("FiBiNET, SENET branch and FC1", Squeezed("each", WHOLE), 2047.74, 978.76, products=True),
     Fixture("MaskNet block", MaskNet(1, serial=True), 98.82, 30.40),
     Fixture("Wukong layer 1, split only", Wukong(), 319.49, 288.81, SPLIT),
@@ -281,7 +301,7 @@ def test_fixture(fixture: Fixture) -> None:
     rows = {name: torch.randn(7, *shape) for name, shape in fixture.inputs.items()}
     captured = capture(fixture.model.eval(), (), rows)
     roles = resolve_roles({name: tuple(t.shape) for name, t in rows.items()}, [next(iter(rows))])
-    plan = interpret(captured, roles, N, fixture.policy)
+    plan = interpret(captured, roles, N, fixture.policy, profile=fixture.profile)
     counted = run_counted(plan, fixture, captured, roles)
     assert counted == pytest.approx(plan.flops.at(N) / 2e6, rel=1e-6), "our own count differs from torch's"
     reached = counted + work_on_elements(plan, fixture) - (triangle_excess(plan) if fixture.pairs else 0.0)

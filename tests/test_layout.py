@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from rankopt.axes import ROW, Axis
+from rankopt.backends import EAGER, ONNX_RUNTIME
 from rankopt.layout import Layout, Layouts, Written
 from rankopt.pipeline import capture_with_roles
 from rankopt.plan import alternatives
-from rankopt.prices import EAGER, ONNX_RUNTIME
 from rankopt.program import aten
 
 QUERIES, KEYS = Axis(1, 26), Axis(2, 26)

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from rankopt.axes import Rows, Shape
+from rankopt.backends import EAGER, ONNX_RUNTIME
 from rankopt.expressions import Expr, Leaf, Stage
 from rankopt.pipeline import build, capture_with_roles
 from rankopt.plan import DENSE, UNCHANGED, interpret
-from rankopt.prices import EAGER, ONNX_RUNTIME, Profile
+from rankopt.prices import Profile
 from rankopt.program import Program, aten
 from rankopt.verify import numbers, verify
 from rankopt.workspace import Policy

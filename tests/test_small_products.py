@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from rankopt.backends import PROFILES
 from rankopt.pipeline import capture_with_roles
 from rankopt.plan import interpret
-from rankopt.prices import PROFILES, Profile
+from rankopt.prices import Profile
 from rankopt.program import aten
 from rankopt.timing import PRODUCTS
 

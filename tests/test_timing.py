@@ -14,11 +14,12 @@ from small_ranker import Small, example_rows
 
 from rankopt import plan
 from rankopt.axes import Rows
+from rankopt.backends import EAGER, INDUCTOR, ONNX_RUNTIME, PROFILES, profile_of
 from rankopt.errors import FormatError, InputError
 from rankopt.expressions import Expr, Stage
 from rankopt.pipeline import capture_with_roles
 from rankopt.plan import alternatives
-from rankopt.prices import EAGER, ONNX_RUNTIME, PROFILES, from_json, profile_of, to_json
+from rankopt.prices import from_json, to_json
 from rankopt.program import Program, aten
 from rankopt.timing import time
 
@@ -105,7 +106,7 @@ def _softmax(program: Program, dim: int, *sizes: int) -> Expr:
 
 
 def test_a_softmax_before_a_ragged_dim_is_dear() -> None:
-    for profile in PROFILES.values():
+    for profile in (EAGER, ONNX_RUNTIME):
         last = time(_softmax(Program(), 2, 26, 26), N, profile)
         assert time(_softmax(Program(), 1, 26, 26), N, profile) > 1.2 * last
         assert time(_softmax(Program(), -1, 26, 26), N, profile) == last
@@ -157,7 +158,7 @@ def test_a_split_is_one_copy_under_onnx_runtime_and_its_parts_are_free(program: 
     split = program.call(aten.split_with_sizes.default, x, [1] * 8, 1, shape=None, out=x.dtype)
     part = program.call(operator.getitem, split, 0, shape=(Rows(), 1), out=x.dtype)
     cut = program.index_select(x, 1, np.array([3]))
-    for profile in PROFILES.values():
+    for profile in (EAGER, ONNX_RUNTIME):
         assert time(part, N, profile) == 0
         assert time(split, N, profile) < 8 * time(cut, N, profile)
 
@@ -196,7 +197,7 @@ def test_a_small_gain_is_not_worth_a_doubt() -> None:
 
 
 def test_a_backend_that_is_not_known_is_refused() -> None:
-    with pytest.raises(InputError, match="expected: eager, onnxruntime"):
+    with pytest.raises(InputError, match="expected: eager, inductor, onnxruntime"):
         profile_of("tensorrt")
 
 
@@ -214,3 +215,12 @@ def test_a_large_graph_is_interpreted_less_often(monkeypatch: pytest.MonkeyPatch
     captured, roles = capture_with_roles(Small().eval(), ["user_id"], None, example_rows())
     monkeypatch.setattr(plan, "EFFORT", 1)
     assert {tried.policy for tried in alternatives(captured, roles, N)} == {plan.FULL, plan.ONCE, plan.UNCHANGED}
+
+
+def test_what_torch_compile_fuses_is_cheaper_than_its_calls(program: Program) -> None:
+    x = _candidates(program, 26, 16)
+    moved = program.contiguous(program.permute(x, (0, 2, 1)))
+    for fused in (_reduced(program, x, 1), moved, _softmax(Program(), 1, 26, 26)):
+        assert time(fused, N, INDUCTOR) < 0.7 * time(fused, N, EAGER)
+    product = _mm(Program(), _candidates(Program(), 64), 64)
+    assert time(product, N, INDUCTOR) > 0.7 * time(product, N, EAGER)

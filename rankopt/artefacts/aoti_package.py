@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
+from rankopt import compiler
 from rankopt.artefacts.parts import Part
 from rankopt.artefacts.running import Run
 from rankopt.errors import ExportError
@@ -23,17 +24,9 @@ from rankopt.exporting import tracing_conditions
 
 def require_compiler() -> None:
     """Raises ExportError where there is no C++ compiler: found out before the work."""
-    from torch._inductor.cpp_builder import get_cpp_compiler
-    from torch._inductor.exc import InvalidCxxCompiler
-
-    try:
-        get_cpp_compiler()
-    except InvalidCxxCompiler as error:
-        raise ExportError(
-            "an AOTInductor package (.aoti.pt2) is compiled, and there is no C++ compiler.\n"
-            "  expected: g++ or clang++ on the PATH, or the name of one in CXX\n"
-            "  found: none that runs\n  fix: install g++, or export an ONNX model (.onnx) or a torch program (.pt2)"
-        ) from error
+    compiler.require_compiler(
+        "an AOTInductor package (.aoti.pt2) is compiled", "export an ONNX model (.onnx) or a torch program (.pt2)"
+    )
 
 
 def write(program: ExportedProgram, part: Part, path: Path, facts: Mapping[str, Any]) -> None:

@@ -59,7 +59,7 @@ def format_of(path: Path) -> Format:
 
 def default_backend(path: Path) -> str:
     """Whose prices a file is optimised for unless told otherwise: those of what will run it."""
-    return "onnxruntime" if format_of(path) is Format.ONNX else "eager"
+    return {Format.ONNX: "onnxruntime", Format.PACKAGE: "inductor", Format.PROGRAM: "eager"}[format_of(path)]
 
 
 def stage_path(path: Path, stage: str) -> Path:

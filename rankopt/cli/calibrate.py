@@ -13,12 +13,15 @@ from rankopt.cli.reading import check_outputs
 
 
 @click.command()
-@click.option("--backend", type=click.Choice(["eager", "onnxruntime"]), default="eager", show_default=True)
+@click.option("--backend", type=click.Choice(["eager", "inductor", "onnxruntime"]), default="eager", show_default=True)
 @click.option("-o", "--output", type=options.FILE, required=True, help="The JSON file to write; - for stdout.")
 @options.force
 @plainly
 def calibrate(backend: str, output: Path, force: bool) -> None:
-    """Measure what calls cost on this machine, for `rankopt optimize --backend FILE`. Takes some seconds."""
+    """Measure what calls cost on this machine, for `rankopt optimize --backend FILE`.
+
+    Takes some seconds, for inductor a minute.
+    """
     check_outputs(force, output)
     from rankopt.commands import pricing
 

@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from rankopt.backends import PROFILES, profile_of
 from rankopt.commands.progress import working
 from rankopt.errors import FormatError
-from rankopt.prices import PROFILES, Profile, from_json, profile_of, to_json
+from rankopt.prices import Profile, from_json, to_json
 
 
 def read_profile(backend: str, threads: int | None = None) -> Profile:

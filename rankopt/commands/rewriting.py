@@ -11,6 +11,7 @@ import torch
 from rankopt import pipeline
 from rankopt.artefacts import writing
 from rankopt.artefacts.writing import Order
+from rankopt.backends import DEFAULT
 from rankopt.commands.comparing import served_dtype
 from rankopt.commands.exports import Exported
 from rankopt.commands.progress import working
@@ -18,7 +19,7 @@ from rankopt.commands.sources import Source, read_model
 from rankopt.errors import RolesError
 from rankopt.interface import Range
 from rankopt.passes import NAMES
-from rankopt.prices import DEFAULT, Profile
+from rankopt.prices import Profile
 from rankopt.ranker import Ranker
 from rankopt.report.tree import Report
 

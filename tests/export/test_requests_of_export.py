@@ -17,7 +17,7 @@ from rankopt.ranges import examples_of, ranges_to_json
     [
         ("a.pt2", "PROGRAM", "eager"),
         ("a.b.ONNX", "ONNX", "onnxruntime"),
-        ("a.aoti.pt2", "PACKAGE", "eager"),
+        ("a.aoti.pt2", "PACKAGE", "inductor"),
         ("aoti.pt2", "PROGRAM", "eager"),
     ],
 )

@@ -26,12 +26,12 @@ from torch.utils import _pytree as pytree
 
 import rankopt
 from rankopt.agreement import MASKED
+from rankopt.backends import profile_of
 from rankopt.capture import CapturedModel, capture
 from rankopt.errors import CaptureError, ExportError
 from rankopt.float64 import run_float64
 from rankopt.pipeline import build
 from rankopt.plan import FULL, POLICIES, UNSHARED, Plan, interpret, other_forms
-from rankopt.prices import profile_of
 from rankopt.ranker import Ranker
 from rankopt.requests import Request, split_columns, tile
 from rankopt.selectors import InputRole, Role
