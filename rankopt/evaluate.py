@@ -103,7 +103,7 @@ def collect(w: Workspace, terms: Sequence[Term]) -> list[Term]:
     for item in like_terms(w, terms):
         if isinstance(item, Term):
             result.append(item)
-        elif item.price(w) < estimate(w, item.members):
+        elif item.pays(w):
             result.append(item.term(w))
         else:
             result.extend(item.members)
@@ -113,7 +113,9 @@ def collect(w: Workspace, terms: Sequence[Term]) -> list[Term]:
 def collected_price(w: Workspace, terms: Sequence[Term]) -> float:
     """Estimated nanoseconds of evaluating `terms` once like ones are collected."""
     return sum(
-        estimate(w, [item]) if isinstance(item, Term) else min(item.price(w), estimate(w, item.members))
+        item.price(w)
+        if isinstance(item, Like) and item.pays(w)
+        else estimate(w, item.members if isinstance(item, Like) else [item])
         for item in like_terms(w, terms)
     )
 
@@ -138,10 +140,27 @@ class Like:
         stage = max(operand.tensor.stage for term in self.cofactors for operand in term.operands)
         return sketch(self.operand), Sketch(axes, stage)
 
+    @property
+    def axes(self) -> Group:
+        """Those of their sum."""
+        every = dict.fromkeys(axis for factor in self.sketches for axis in factor.axes)
+        return tuple(axis for axis in every if axis not in self.summed)
+
     def price(self, w: Workspace) -> float:
-        """Estimated nanoseconds of their sum."""
-        axes = dict.fromkeys(axis for factor in self.sketches for axis in factor.axes if axis not in self.summed)
-        return collected_price(w, self.cofactors) + cost(w, self.sketches, list(axes))
+        """Estimated nanoseconds of the two factors and of their product (not of adding up the cofactors)."""
+        return collected_price(w, self.cofactors) + cost(w, self.sketches, self.axes)
+
+    def pays(self, w: Workspace) -> bool:
+        """Whether it is cheaper to add up the cofactors than the products."""
+        _, cofactor = self.sketches
+        apart = estimate(w, self.members) + self._added(w, self.axes)
+        together = self.price(w) + (self._added(w, cofactor.axes) if cofactor.stage is not Stage.WEIGHT else 0.0)
+        return together < apart
+
+    def _added(self, w: Workspace, axes: Group) -> float:
+        """Estimated nanoseconds of adding up as many terms as there are, over `axes`."""
+        each = w.profile.call + w.profile.element * volume(axes, w.candidates)
+        return (len(self.members) - 1) * each
 
     def term(self, w: Workspace) -> Term:
         """Their sum as one term, its cofactor evaluated."""
