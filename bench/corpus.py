@@ -94,7 +94,12 @@ def _is_done(result: dict[str, Any], arguments: argparse.Namespace) -> bool:
     if arguments.no_timings or result["outcome"] != Outcome.CAPTURED.value:
         return True
     timings = result.get("timings", {})
-    return all(str(count) in timings for count in arguments.candidates if count <= result["most"])
+    counts = [str(count) for count in arguments.candidates if count <= result["most"]]
+    return all("commit" not in timings.get(count, EARLIER)["eager"] for count in counts)
+
+
+EARLIER = {"eager": {"commit": "none"}}
+"""What is known where nothing was measured."""
 
 
 def _run(entry: Entry, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -108,10 +113,11 @@ def _run(entry: Entry, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def with_earlier(result: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
-    """A result with the backends that only an earlier run measured, which say at which commit."""
-    for count, row in result.get("timings", {}).items():
-        for backend, found in before.get("timings", {}).get(count, {}).items():
-            row.setdefault(backend, {"commit": before["commit"], **found})
+    """A result with the figures that only an earlier run measured, which say at which commit."""
+    for count, row in before.get("timings", {}).items():
+        here = result.setdefault("timings", {}).setdefault(count, {})
+        for backend, found in row.items():
+            here.setdefault(backend, {"commit": before["commit"], **found})
     return result
 
 

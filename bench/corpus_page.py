@@ -33,9 +33,9 @@ A packed row of deepctr-torch comes to a ranker as two, of context and of target
 ready-made. Of the 50 to 130 microseconds that one candidate takes under ONNX Runtime, putting it together costs 2 to 4.
 Columns that are cast and cut together make up for them.
 
-A run that leaves a backend out, as most do with Inductor, which takes longest, keeps what an earlier one has measured:
-hence several commits. Under Inductor neither side was measured on
-loops over 325 pairs (ONN, PNN, FiBiNET): the original FiBiNET alone was not compiled after five minutes.
+A run that leaves a backend or a number of candidates out keeps what an earlier one has measured: hence several commits.
+Under Inductor neither side was measured on loops over 325 pairs (ONN, PNN, FiBiNET): the original FiBiNET alone was not
+compiled after five minutes.
 """
 
 

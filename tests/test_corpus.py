@@ -81,7 +81,9 @@ def test_a_page_names_what_is_slower_and_what_went_wrong(bench):
 
 def test_what_only_an_earlier_run_measured_is_kept_and_says_when(bench):
     earlier = {"commit": "old", "timings": {"1": {"eager": {"ratio": 1.0}, "inductor": {"ratio": 2.0}}}}
+    earlier["timings"]["500"] = {"eager": {"ratio": 3.0}}
     result = {"commit": "new", "timings": {"1": {"eager": {"ratio": 1.5}}, "10": {"eager": {"ratio": 1.5}}}}
     timings = bench("corpus").with_earlier(result, earlier)["timings"]
     assert timings["1"] == {"eager": {"ratio": 1.5}, "inductor": {"ratio": 2.0, "commit": "old"}}
     assert timings["10"] == {"eager": {"ratio": 1.5}}
+    assert timings["500"] == {"eager": {"ratio": 3.0, "commit": "old"}}
