@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from corpus_checks import Outcome, check
 from corpus_models import LIBRARIES, Entry, corpus, is_installed
-from corpus_page import page
+from corpus_page import BACKENDS, page
 from corpus_timings import CANDIDATES, Stopwatch
 from harness import RESULTS, commit, write
 
@@ -63,6 +63,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", default=[], metavar="MODEL", help="parts of the names of models")
     parser.add_argument("--no-timings", action="store_true", help="check and count, but measure nothing")
+    parser.add_argument("--backends", nargs="*", choices=BACKENDS, default=["eager", "onnxruntime"])
     parser.add_argument("--compile", nargs="*", type=int, default=[], help="and at these numbers torch.compile as well")
     parser.add_argument("--again", action="store_true", help="measure again what was measured at this commit")
     parser.add_argument("--candidates", nargs="*", type=int, default=list(CANDIDATES))
@@ -95,10 +96,11 @@ def _is_done(result: dict[str, Any], arguments: argparse.Namespace) -> bool:
         return True
     timings = result.get("timings", {})
     counts = [str(count) for count in arguments.candidates if count <= result["most"]]
-    return all("commit" not in timings.get(count, EARLIER)["eager"] for count in counts)
+    wanted = [(count, backend) for count in counts for backend in arguments.backends]
+    return all("commit" not in timings.get(count, {}).get(backend, EARLIER) for count, backend in wanted)
 
 
-EARLIER = {"eager": {"commit": "none"}}
+EARLIER = {"commit": "none"}
 """What is known where nothing was measured."""
 
 
@@ -107,7 +109,7 @@ def _run(entry: Entry, arguments: argparse.Namespace) -> dict[str, Any]:
     result = {"library": entry.library, "name": entry.name, "commit": commit(), "most": entry.most, **facts}
     if subject is None or arguments.no_timings:
         return result
-    stopwatch = Stopwatch(subject, arguments.threads, arguments.seconds, arguments.compile)
+    stopwatch = Stopwatch(subject, arguments.threads, arguments.seconds, arguments.backends, arguments.compile)
     counts = [count for count in arguments.candidates if count <= entry.most]
     return {**result, "timings": {str(count): stopwatch.measure(count) for count in counts}}
 

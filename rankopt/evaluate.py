@@ -103,21 +103,15 @@ def collect(w: Workspace, terms: Sequence[Term]) -> list[Term]:
     for item in like_terms(w, terms):
         if isinstance(item, Term):
             result.append(item)
-        elif item.pays(w):
-            result.append(item.term(w))
         else:
-            result.extend(item.members)
+            together, _ = item.cheaper(w)
+            result.extend([item.term(w)] if together else item.members)
     return result
 
 
 def collected_price(w: Workspace, terms: Sequence[Term]) -> float:
-    """Estimated nanoseconds of evaluating `terms` once like ones are collected."""
-    return sum(
-        item.price(w)
-        if isinstance(item, Like) and item.pays(w)
-        else estimate(w, item.members if isinstance(item, Like) else [item])
-        for item in like_terms(w, terms)
-    )
+    """Estimated nanoseconds of evaluating `terms` once like ones are collected (not of adding them up)."""
+    return sum(item.cheaper(w)[1] if isinstance(item, Like) else estimate(w, [item]) for item in like_terms(w, terms))
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,16 +140,14 @@ class Like:
         every = dict.fromkeys(axis for factor in self.sketches for axis in factor.axes)
         return tuple(axis for axis in every if axis not in self.summed)
 
-    def price(self, w: Workspace) -> float:
-        """Estimated nanoseconds of the two factors and of their product (not of adding up the cofactors)."""
-        return collected_price(w, self.cofactors) + cost(w, self.sketches, self.axes)
-
-    def pays(self, w: Workspace) -> bool:
-        """Whether it is cheaper to add up the cofactors than the products."""
+    def cheaper(self, w: Workspace) -> tuple[bool, float]:
+        """Whether to add up the cofactors and not the products; and the price of what is better, without the sum."""
         _, cofactor = self.sketches
-        apart = estimate(w, self.members) + self._added(w, self.axes)
-        together = self.price(w) + (self._added(w, cofactor.axes) if cofactor.stage is not Stage.WEIGHT else 0.0)
-        return together < apart
+        apart = estimate(w, self.members)
+        together = collected_price(w, self.cofactors) + cost(w, self.sketches, self.axes)
+        sum_of_cofactors = self._added(w, cofactor.axes) if cofactor.stage is not Stage.WEIGHT else 0.0
+        pays = together + sum_of_cofactors < apart + self._added(w, self.axes)
+        return pays, together if pays else apart
 
     def _added(self, w: Workspace, axes: Group) -> float:
         """Estimated nanoseconds of adding up as many terms as there are, over `axes`."""
