@@ -1,6 +1,9 @@
-"""The C++ compiler that torch.compile and AOTInductor need on a CPU."""
+"""What torch.compile asks for: a C++ compiler on a CPU, and a function for every ranker."""
 
 from __future__ import annotations
+
+from types import FunctionType, MethodType
+from typing import Any
 
 from rankopt.errors import ExportError
 
@@ -18,3 +21,22 @@ def require_compiler(compiled: str, instead: str) -> None:
             "  expected: g++ or clang++ on the PATH, or the name of one in CXX\n"
             f"  found: none that runs\n  fix: install g++, or {instead}"
         ) from error
+
+
+def give_own_code(instance: Any, *methods: str) -> None:
+    """Makes the code of these methods the instance's own.
+
+    torch.compile keeps what it compiled with the code of a function, at most eight versions, and asks them in turn at
+    each call. Of one class with a forward for all models, a process would compile eight, and run the ninth as it is.
+    """
+    for name in methods:
+        shared = getattr(type(instance), name)
+        code = shared.__code__.replace()
+        own = FunctionType(code, shared.__globals__, name, shared.__defaults__, shared.__closure__)
+        own.__kwdefaults__, own.__doc__, own.__annotations__ = (
+            shared.__kwdefaults__,
+            shared.__doc__,
+            shared.__annotations__,
+        )
+        own.__qualname__, own.__module__ = shared.__qualname__, shared.__module__
+        instance.__dict__[name] = MethodType(own, instance)

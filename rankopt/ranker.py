@@ -22,6 +22,7 @@ from torch.export import ExportedProgram
 
 from rankopt.calls import example_call
 from rankopt.capture import CapturedModel, capture
+from rankopt.compiler import give_own_code
 from rankopt.errors import InputError, VerificationError
 from rankopt.inputs import Inputs, flatten, require_same
 from rankopt.interface import InputInfo, Interface
@@ -56,6 +57,7 @@ class Ranker(WeightHolder):
     ) -> None:
         """`plans`: the stages of the plan for each of the interface's ranges, made with the same `stages.Names`."""
         super().__init__(plans, weights)
+        give_own_code(self, "forward", "context_stage", "candidate_stage", "from_rows")
         self.stages = plans[-1]
         """Of the plan for the largest numbers of candidates."""
         self.interface = interface
