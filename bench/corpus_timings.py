@@ -80,7 +80,7 @@ class Stopwatch:
         return lambda: self.subject.model(*args, **kwargs), lambda: ranker(request.context, request.target)
 
     def _inductor(self, ranker: Ranker, request: Request, rows: Mapping[str, Tensor]) -> tuple[Call, Call]:
-        torch._dynamo.reset()  # it keeps eight versions of a function, and runs the ninth ranker as it is
+        torch._dynamo.reset()  # it keeps eight versions of a function, and models share some
         args, kwargs = self.subject.captured.unflatten_call(rows)
         original = torch.compile(self.subject.model, dynamic=True)
         rewritten = torch.compile(ranker, dynamic=True)

@@ -2,11 +2,11 @@
 
     python bench/prediction.py [--candidates 100 500] [--backends eager inductor] [--threads 1] [--only DIN zoo/]
 
-For each model, number of candidates and backend, in a process of its own: the different programs
-that the policies lead to, best estimate first, and the unchanged one; their estimated times, and medians of interleaved
-calls. Writes bench/results/prediction.json. Two questions are answered of it in docs/benchmarks.md: how well the
-estimated speedups over the unchanged program rank with the measured ones (Spearman's correlation), and how often the
-program that is picked takes at most 5% longer than the best of them. The picked one is measured twice, as two rankers:
+For each model, number of candidates and backend, in a process of its own: the different programs that the policies lead
+to, best estimate first, and the unchanged one; their estimated times, and medians of interleaved calls. Writes
+bench/results/prediction.json. Two questions are answered of it in docs/benchmarks.md: how well the estimated speedups
+over the unchanged program rank with the measured ones (Spearman's correlation), and how often the program that is
+picked takes at most 5% longer than the best of them. The picked one is measured twice, as two rankers:
 what lies between them is the noise of the measurement.
 """
 
@@ -88,8 +88,8 @@ def eager(ranker: Ranker, request: Request) -> Any:
 
 
 def inductor(ranker: Ranker, request: Request) -> Any:
-    """A compiled call of the ranker. Each has code of its own: torch.compile asks all versions of one in turn."""
-    compiled = torch.compile(eval("lambda context, target: ranker(context, target)", {"ranker": ranker}), dynamic=True)
+    """A compiled call of the ranker."""
+    compiled = torch.compile(ranker, dynamic=True)
     return lambda: compiled(request.context, request.target)
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from rankopt.backends import EAGER, INDUCTOR, ONNX_RUNTIME
-from rankopt.compiler import require_compiler
+from rankopt.compiler import require_compiler, with_own_code
 from rankopt.exporting import tracing_conditions
 from rankopt.prices import Profile
 
@@ -99,11 +99,9 @@ class InductorBackend:
         return _compiled(lambda *xs: TORCH[op](*xs), tensors)
 
 
-def _compiled(function: Callable[..., Any], tensors: list[torch.Tensor]) -> Probe:
-    """All probes share their code, of which torch.compile would keep every version, and ask each in turn."""
+def _compiled(function: Any, tensors: list[torch.Tensor]) -> Probe:
     with tracing_conditions():
-        torch._dynamo.reset()
-        compiled = torch.compile(function, dynamic=False)
+        compiled = torch.compile(with_own_code(function), dynamic=False)
         compiled(*tensors)
     return lambda: compiled(*tensors)
 

@@ -24,19 +24,19 @@ def require_compiler(compiled: str, instead: str) -> None:
 
 
 def give_own_code(instance: Any, *methods: str) -> None:
-    """Makes the code of these methods the instance's own.
+    """Makes the code of these methods the instance's own: see `with_own_code`."""
+    for name in methods:
+        instance.__dict__[name] = MethodType(with_own_code(getattr(type(instance), name)), instance)
+
+
+def with_own_code(function: FunctionType) -> FunctionType:
+    """The same function with another code object.
 
     torch.compile keeps what it compiled with the code of a function, at most eight versions, and asks them in turn at
     each call. Of one class with a forward for all models, a process would compile eight, and run the ninth as it is.
     """
-    for name in methods:
-        shared = getattr(type(instance), name)
-        code = shared.__code__.replace()
-        own = FunctionType(code, shared.__globals__, name, shared.__defaults__, shared.__closure__)
-        own.__kwdefaults__, own.__doc__, own.__annotations__ = (
-            shared.__kwdefaults__,
-            shared.__doc__,
-            shared.__annotations__,
-        )
-        own.__qualname__, own.__module__ = shared.__qualname__, shared.__module__
-        instance.__dict__[name] = MethodType(own, instance)
+    code = function.__code__.replace()
+    own = FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
+    for name in ("__kwdefaults__", "__doc__", "__annotations__", "__qualname__", "__module__"):
+        setattr(own, name, getattr(function, name))
+    return own
