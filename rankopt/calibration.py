@@ -194,7 +194,7 @@ class _Calibration:
             base,
             name=f"{base.name}, measured",
             call=CALLS * (self.time("chain", (16,), length=65) - self.time("chain", (16,), length=1)) / 64,
-            view=max(self.seconds(self.backend.call("view", self.array((4, 4)))), base.view / 4),
+            view=max(self.seconds(self.backend.call("view", self.array((4, 4)))), base.view / 4) if base.view else 0.0,
             multiply_add=multiply_add,
             narrow=tuple((below, self.factor(2048, width, multiply_add)) for below, width in _widths(base.narrow)),
             short=tuple((below, self.factor(height, 2048, multiply_add)) for below, height in _widths(base.short)),
