@@ -155,7 +155,7 @@ class Variant:
         with torch.no_grad():
             prepared = self.stages.weight_stage(*self._tensors)
         named = zip(self.stages.prepared, prepared, strict=True)
-        self._prepared = [known.setdefault(name, tensor.detach()) for name, tensor in named]
+        self._prepared = [known.setdefault(name, _as_weight(tensor)) for name, tensor in named]
         self._watched = self._read_by_derived()
         self._version = self._current_version()
 
@@ -193,6 +193,14 @@ def require_own(variants: Sequence[Variant], state: Mapping[str, Tensor]) -> Non
     found = state.version  # first, for it may be unknown, and hashing takes its time
     fitting = [variant for variant in variants if state.keys() == variant.expected]
     refuse_other_version(found, [variant.version() for variant in fitting])
+
+
+def _as_weight(tensor: Tensor) -> Tensor:
+    """The tensor as a parameter without gradient, as which torch.compile knows that its shape will not change.
+
+    With `dynamic=True` it takes all sizes of a plain tensor for unknown, in its kernels and at every call.
+    """
+    return nn.Parameter(tensor.detach(), requires_grad=False)
 
 
 def count_changes(tensors: Sequence[Tensor]) -> int:

@@ -30,6 +30,7 @@ class Wide(nn.Module):
 
 @pytest.fixture(scope="module")
 def rankers() -> list[Ranker]:
+    torch.manual_seed(0)
     context = {"c": torch.randn(1, 4)}
     targets = [{"t": torch.randn(5, width)} for width in range(1, MANY + 1)]
     return [
@@ -79,3 +80,17 @@ def test_its_calls_are_documented_as_those_of_the_class(rankers: list[Ranker]) -
         own, shared = getattr(rankers[0], name), getattr(Ranker, name)
         assert str(inspect.signature(own)) == str(inspect.signature(shared.__get__(rankers[0])))
         assert own.__doc__ == shared.__doc__
+
+
+def test_sizes_of_weights_are_known(rankers: list[Ranker], compiled_graphs: Any) -> None:
+    """Only the number of candidates is not: what depends on it is asked at each call, and unknown in every kernel."""
+    values: list[Any] = []
+
+    def keep(graph: Any, inputs: list[Any]) -> Any:
+        values.extend(node.meta["example_value"] for node in graph.graph.find_nodes(op="placeholder"))
+        return graph
+
+    request = {"c": torch.randn(1, 4)}, {"t": torch.randn(7, MANY)}
+    torch.compile(rankers[-1], backend=keep, dynamic=True)(*request)
+    sizes = {str(size) for value in values if isinstance(value, Tensor) for size in value.shape}
+    assert len([size for size in sizes if not size.isdigit()]) == 1
