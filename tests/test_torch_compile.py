@@ -82,7 +82,8 @@ def test_its_calls_are_documented_as_those_of_the_class(rankers: list[Ranker]) -
         assert own.__doc__ == shared.__doc__
 
 
-def test_sizes_of_weights_are_known(rankers: list[Ranker], compiled_graphs: Any) -> None:
+@pytest.mark.parametrize("apart", [False, True], ids=["whole", "candidate stage"])
+def test_sizes_of_weights_and_states_are_known(rankers: list[Ranker], compiled_graphs: Any, apart: bool) -> None:
     """Only the number of candidates is not: what depends on it is asked at each call, and unknown in every kernel."""
     values: list[Any] = []
 
@@ -90,7 +91,11 @@ def test_sizes_of_weights_are_known(rankers: list[Ranker], compiled_graphs: Any)
         values.extend(node.meta["example_value"] for node in graph.graph.find_nodes(op="placeholder"))
         return graph
 
-    request = {"c": torch.randn(1, 4)}, {"t": torch.randn(7, MANY)}
-    torch.compile(rankers[-1], backend=keep, dynamic=True)(*request)
+    ranker, (context, target) = rankers[-1], ({"c": torch.randn(1, 4)}, {"t": torch.randn(7, MANY)})
+    if apart:
+        state = dict(ranker.context_stage(context))
+        torch.compile(ranker.candidate_stage, backend=keep, dynamic=True)(state, target)
+    else:
+        torch.compile(ranker, backend=keep, dynamic=True)(context, target)
     sizes = {str(size) for value in values if isinstance(value, Tensor) for size in value.shape}
     assert len([size for size in sizes if not size.isdigit()]) == 1
