@@ -1,6 +1,7 @@
 """Do models that other people wrote come out the same, and faster? Every model of the corpus, checked and timed.
 
     python bench/corpus.py [--only DIN zoo/ ...] [--no-timings] [--compile 500] [--again] [--candidates 1 10 100]
+    python bench/corpus.py --backends --compile 500 [--only zoo/]    torch.compile alone
 
 The corpus is the zoo, deepctr-torch and the dense modules of torchrec, as far as they are installed. Results are
 written to bench/results/corpus.json as each model finishes, and docs/corpus.md is generated from them. A run that was
@@ -95,13 +96,22 @@ def _is_done(result: dict[str, Any], arguments: argparse.Namespace) -> bool:
     if arguments.no_timings or result["outcome"] != Outcome.CAPTURED.value:
         return True
     timings = result.get("timings", {})
-    counts = [str(count) for count in arguments.candidates if count <= result["most"]]
-    wanted = [(count, backend) for count in counts for backend in arguments.backends]
-    return all("commit" not in timings.get(count, {}).get(backend, EARLIER) for count, backend in wanted)
+    return all(
+        "commit" not in timings.get(str(count), {}).get(backend, EARLIER)
+        for count, backends in _wanted(arguments, result["most"]).items()
+        for backend in backends
+    )
 
 
 EARLIER = {"commit": "none"}
 """What is known where nothing was measured."""
+
+
+def _wanted(arguments: argparse.Namespace, most: int) -> dict[int, list[str]]:
+    """The backends to measure, by number of candidates; torch.compile takes long, and has numbers of its own."""
+    counts = [count for count in arguments.candidates if count <= most]
+    compiled = {count: ["inductor"] if count in arguments.compile else [] for count in counts}
+    return {count: list(dict.fromkeys([*arguments.backends, *compiled[count]])) for count in counts}
 
 
 def _run(entry: Entry, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -109,9 +119,9 @@ def _run(entry: Entry, arguments: argparse.Namespace) -> dict[str, Any]:
     result = {"library": entry.library, "name": entry.name, "commit": commit(), "most": entry.most, **facts}
     if subject is None or arguments.no_timings:
         return result
-    stopwatch = Stopwatch(subject, arguments.threads, arguments.seconds, arguments.backends, arguments.compile)
-    counts = [count for count in arguments.candidates if count <= entry.most]
-    return {**result, "timings": {str(count): stopwatch.measure(count) for count in counts}}
+    stopwatch = Stopwatch(subject, arguments.threads, arguments.seconds)
+    wanted = _wanted(arguments, entry.most)
+    return {**result, "timings": {str(count): stopwatch.measure(count, names) for count, names in wanted.items()}}
 
 
 def with_earlier(result: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:

@@ -40,22 +40,17 @@ class Stopwatch:
     subject: Subject
     threads: int
     seconds: float
-    backends: Collection[str]
-    compiled: Collection[int]
-    """Numbers of candidates at which torch.compile is measured, too: it takes long."""
     _sessions: dict[str, Session] = field(default_factory=dict)
 
-    def measure(self, candidates: int) -> dict[str, Any]:
+    def measure(self, candidates: int, backends: Collection[str]) -> dict[str, Any]:
         """By backend: times, and how many times faster the ranker is by their medians; or why there is no figure."""
         request, rows = self.subject.request(candidates, seed=7)
-        every = {"eager": self._eager, "onnxruntime": self._onnxruntime, "inductor": self._inductor}
+        prepare = {"eager": self._eager, "onnxruntime": self._onnxruntime, "inductor": self._inductor}
         found: dict[str, Any] = {}
-        for name, prepare in every.items():
-            if name not in self.backends and not (name == "inductor" and candidates in self.compiled):
-                continue
+        for name in backends:
             try:
                 ranker = self._ranker(name, candidates)
-                found[name] = self._compare(*prepare(ranker, request, rows))
+                found[name] = self._compare(*prepare[name](ranker, request, rows))
             except Exception as error:  # a backend that cannot run the original is no fault of the ranker's
                 found[name] = {"none": f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')[:200]}"}
             time.sleep(0.3)  # the idle threads of one backend would spin against the next one's
