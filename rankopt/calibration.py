@@ -82,7 +82,8 @@ class InductorBackend:
 
     def __init__(self) -> None:
         require_compiler(
-            "the prices of torch.compile are measured on compiled calls", "use those of --backend inductor"
+            "the prices of torch.compile are measured on compiled calls",
+            "take the prices that are built in, `--backend inductor` of `optimize`",
         )
 
     def call(self, op: str, *arrays: Array, **options: Any) -> Probe:

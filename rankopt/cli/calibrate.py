@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from rankopt.backends import DEFAULT, PROFILES
 from rankopt.cli import options
 from rankopt.cli.failures import plainly
 from rankopt.cli.printing import show_json
@@ -13,7 +14,7 @@ from rankopt.cli.reading import check_outputs
 
 
 @click.command()
-@click.option("--backend", type=click.Choice(["eager", "inductor", "onnxruntime"]), default="eager", show_default=True)
+@click.option("--backend", type=click.Choice(list(PROFILES)), default=DEFAULT.name, show_default=True)
 @click.option("-o", "--output", type=options.FILE, required=True, help="The JSON file to write; - for stdout.")
 @options.force
 @plainly

@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 import click
 
+from rankopt.backends import PROFILES
+
 EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
 """A file to read."""
 FILE = click.Path(path_type=Path, allow_dash=True)
@@ -49,9 +51,7 @@ roles = together(
         show_default=True,
         help="Usual number per request; over a range, several plans may be kept.",
     ),
-    click.option(
-        "--backend", help="eager, inductor, onnxruntime, or a file by calibrate; by default what runs the output."
-    ),
+    click.option("--backend", help=f"{', '.join(PROFILES)}, or a file by calibrate; by default what runs the output."),
     click.option("--threads", type=COUNT, help="Threads that will work on one request there; 2 by default."),
     click.option("--pass", "only", multiple=True, metavar="NAME", help="Use this pass and no other."),
     click.option("--no-pass", "without", multiple=True, metavar="NAME", help="Do not use this pass."),
