@@ -43,6 +43,7 @@ def test_the_command_writes_a_profile_and_never_overwrites(tmp_path: Path) -> No
 
 def test_probes_of_torch_compile_are_compiled() -> None:
     backend = calibration.InductorBackend()
+    torch._dynamo.utils.counters.clear()
     chain = backend.call("chain", np.ones(16, np.float32), length=5)
     with torch.no_grad():
         chain()

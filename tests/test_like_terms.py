@@ -50,5 +50,13 @@ def test_few_candidates_are_not_worth_a_sum_of_large_cofactors() -> None:
     model = StepLayer(200, 64, 64).eval()
     inputs = {"context": torch.randn(1, 200 * 64)}, {"target": torch.randn(20, 64)}
     captured, roles = capture_with_roles(model, *inputs, None)
-    cheap = interpret(captured, roles, 1, profile=profile_of("eager", 1))
-    assert all(len(e.dims) < 3 or e.stage is not Stage.CONTEXT for e in cheap.exprs if e.shape is not None)
+    composed = {
+        candidates: [
+            expr
+            for expr in interpret(captured, roles, candidates, profile=profile_of("eager", 1)).exprs
+            if expr.shape == (200, 64, 64) and expr.stage is Stage.CONTEXT
+        ]
+        for candidates in (1, 512)
+    }
+    assert composed[512]
+    assert not composed[1]
