@@ -17,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import processors
 import torch
 
 RESULTS = Path(__file__).parent / "results"
@@ -24,6 +25,10 @@ RESULTS = Path(__file__).parent / "results"
 
 SETTLING, TIMED = 2, 4
 """Calls per round before those that are timed, and of these."""
+
+
+PATIENCE = 4
+"""How many times the seconds that were asked for a measurement may take to get its rounds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +39,11 @@ class Timing:
     low: float
     high: float
     rounds: int
+    left_out: int = 0
+    """Calls that do not count, because the threads had no processors of their own (see processors.py)."""
+
+
+Round = dict[str, list[float]]
 
 
 def interleaved(
@@ -42,29 +52,45 @@ def interleaved(
     """Times of `calls`, in turn. Stops after `seconds`, but not before `least` rounds.
 
     The timed calls of a round follow untimed ones of the same: they find the caches and the allocator as they left them
-    themselves, as they would in a process of their own, and not as what they are compared with left them.
+    themselves, as they would in a process of their own, and not as what they are compared with left them. A round
+    counts if the threads had processors of their own before and after it; where that stays rare, all rounds count.
     """
     for _ in range(warmup):
         for call in calls.values():
             call()
-    times: dict[str, list[float]] = {name: [] for name in calls}
+    counted: list[Round] = []
+    others: list[Round] = []
     start = time.perf_counter()
-    for done in range(rounds):
-        for name, call in calls.items():
-            for _ in range(SETTLING):
-                call()
-            for _ in range(TIMED):
-                begin = time.perf_counter()
-                call()
-                times[name].append((time.perf_counter() - begin) * 1e3)
-        if done + 1 >= least and time.perf_counter() - start > seconds:
+    apart = processors.apart()
+    while len(counted) < rounds:
+        found = {name: _timed(call) for name, call in calls.items()}
+        before, apart = apart, processors.apart()
+        (counted if before and apart else others).append(found)
+        passed = time.perf_counter() - start
+        enough = counted if passed <= PATIENCE * seconds else counted + others
+        if passed > seconds and len(enough) >= least:
             break
-    return {name: _timing(values) for name, values in times.items()}
+    if len(counted) < least:
+        counted, others = counted + others, []
+    return {name: _timing([one[name] for one in counted], len(others)) for name in calls}
 
 
-def _timing(values: Sequence[float]) -> Timing:
-    low, median, high = statistics.quantiles(values, n=4)
-    return Timing(median, low, high, len(values))
+def _timed(call: Callable[[], Any]) -> list[float]:
+    """Milliseconds of one round's calls."""
+    for _ in range(SETTLING):
+        call()
+    times = []
+    for _ in range(TIMED):
+        begin = time.perf_counter()
+        call()
+        times.append((time.perf_counter() - begin) * 1e3)
+    return times
+
+
+def _timing(rounds: Sequence[Sequence[float]], left_out: int) -> Timing:
+    times = [time for one in rounds for time in one]
+    low, median, high = statistics.quantiles(times, n=4)
+    return Timing(median, low, high, len(times), left_out * TIMED)
 
 
 def commit() -> str:

@@ -3,6 +3,7 @@
 Two scripts, or all of them with RANKOPT_SWEEP=1 (`make sweep`).
 """
 
+import itertools
 import json
 import os
 import shutil
@@ -31,6 +32,27 @@ def test_a_slice_of_a_script(script: str, tmp_path: Path) -> None:
     results = json.loads(file.read_text())["results"]
     assert results
     assert not [f"{key}: {found['error']}" for key, found in results.items() if "error" in found]
+
+
+@pytest.mark.parametrize(
+    ("apart", "rounds", "left_out"),
+    [
+        pytest.param([True], 3, 0, id="processors of their own"),
+        pytest.param([True, False, False, True, True], 3, 3, id="a round beside a shared one does not count"),
+        pytest.param([False], 2, 0, id="all rounds count where none would"),
+    ],
+)
+def test_rounds_count_on_processors_of_their_own(
+    apart: list[bool], rounds: int, left_out: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "bench")
+    import harness
+
+    states = itertools.chain(apart, itertools.repeat(apart[-1]))
+    monkeypatch.setattr(harness.processors, "apart", lambda: next(states))
+    monkeypatch.setattr(harness, "PATIENCE", 0)
+    found = harness.interleaved({"call": lambda: None}, rounds=3, seconds=0.0 if not any(apart) else 60.0, least=2)
+    assert (found["call"].rounds, found["call"].left_out) == (rounds * harness.TIMED, left_out * harness.TIMED)
 
 
 def test_the_page_without_measurements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
