@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import operator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -207,6 +207,22 @@ FUNCTIONS = frozenset(
 
 SELECTIONS = frozenset({aten.where.self, aten.masked_fill.Scalar, aten.masked_fill.Tensor})
 """Elementwise calls that branch on every element, which takes as long as a function."""
+
+
+UNTAGGED = frozenset(
+    {
+        aten._to_copy.default, aten.to.dtype, aten.type_as.default, aten.clone.default, aten.contiguous.default,
+        aten.detach.default, aten.alias.default, aten.where.self, aten.where.ScalarOther, aten.where.ScalarSelf,
+        aten.log_sigmoid.default, aten._prelu_kernel.default,
+        aten.zeros_like.default, aten.ones_like.default, aten.full_like.default,
+    }
+)  # fmt: skip
+"""Elementwise calls that torch has not tagged as such."""
+
+
+def is_pointwise(target: Any) -> bool:
+    """Whether an op is elementwise."""
+    return target in UNTAGGED or (isinstance(target, torch._ops.OpOverload) and torch.Tag.pointwise in target.tags)
 
 
 def flops(exprs: list[Expr]) -> Flops:

@@ -74,8 +74,10 @@ class Curves:
         self._outputs = [
             tuple(own[expr.serial].serial for expr in plan.outputs) for plan, own in zip(plans, adopted, strict=True)
         ]
+        self._inside = [timing.fused(exprs, profile) for exprs in self._exprs]
+        self._entries = [timing.entry_time(exprs, profile) for exprs in self._exprs]
         self._profile = profile
-        self._calls: dict[tuple[int, int], float] = {}
+        self._calls: dict[tuple[int, int, bool], float] = {}
         self._times: dict[tuple[int, int], float] = {}
 
     def same(self, i: int, j: int) -> bool:
@@ -85,13 +87,15 @@ class Curves:
     def time(self, i: int, candidates: int) -> float:
         """Estimated nanoseconds of plan `i`."""
         if (i, candidates) not in self._times:
-            self._times[i, candidates] = sum(self._call(expr, candidates) for expr in self._exprs[i])
+            inside = self._inside[i]
+            calls = sum(self._call(e, candidates, e.serial in inside) for e in self._exprs[i])
+            self._times[i, candidates] = self._entries[i] + calls
         return self._times[i, candidates]
 
-    def _call(self, expr: Expr, candidates: int) -> float:
-        key = (expr.serial, candidates)
+    def _call(self, expr: Expr, candidates: int, inside: bool) -> float:
+        key = (expr.serial, candidates, inside)
         if key not in self._calls:
-            self._calls[key] = timing.time(expr, candidates, self._profile)
+            self._calls[key] = timing.time(expr, candidates, self._profile, inside=inside)
         return self._calls[key]
 
 

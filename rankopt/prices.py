@@ -25,6 +25,10 @@ class Profile:
     """Dispatch of a call that does work."""
     view: float
     """Dispatch of a call that makes a view."""
+    request: float
+    """What comes before the first call of a request."""
+    tensor: float
+    """What comes there for each input and each weight."""
     multiply_add: float
     """One multiply-add of a large matrix product."""
     narrow: tuple[tuple[int, float], ...]
@@ -44,7 +48,9 @@ class Profile:
     broadcast: float
     """One run of neighbours in the result of an elementwise call along which each operand is whole, or repeated."""
     function: float
-    """One element of a transcendental function."""
+    """One element of an exponential."""
+    functions: tuple[tuple[str, float], ...]
+    """How many times as dear other transcendental functions are, by the names of the calls."""
     norm: float
     """One element of a softmax or a norm."""
     norm_row: float
@@ -102,6 +108,9 @@ class Profile:
     """One element that an einsum reads or writes, beyond what its products cost: it brings them into its own order."""
     innermost: float
     """One product of a batch that lies innermost, and is therefore multiplied one by one."""
+    fused: float = 1.0
+    """What is left of the price of an elementwise call, or a look-up, that its only reader computes in its own loop;
+    all of it where each call is made on its own."""
     doubt: float = 1.0
     """How many times cheaper than the model unchanged a rewritten program must seem to be chosen: no estimate is sure,
     and nobody may be served slower than before."""
@@ -132,6 +141,10 @@ class Profile:
         vectors = -(-columns // VECTOR)
         each = self.matrix + self.small_multiply_add * rows * inner * vectors * VECTOR
         return batch * (each + (self.ragged * rows if columns % VECTOR else 0.0)) + written
+
+    def times(self, function: str) -> float:
+        """How many times as dear as an exponential this function is."""
+        return next((factor for name, factor in self.functions if name == function), 1.0)
 
     def gathered(self, elements: int, run: int, width: int = 4) -> float:
         """Time to gather `elements` of `width` bytes in runs of `run` neighbours."""
@@ -196,5 +209,5 @@ def from_json(data: Any) -> Profile:
             f"this is no profile of prices.\n  expected: {sorted(expected)}\n  found: {found}\n"
             "  fix: write one with `rankopt calibrate`"
         )
-    steps = {name: tuple(map(tuple, data[name])) for name in ("narrow", "short")}
+    steps = {name: tuple(map(tuple, data[name])) for name in ("narrow", "short", "functions")}
     return Profile(**{**data, **steps})

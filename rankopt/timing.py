@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Sequence
 
 import torch
 
@@ -14,6 +15,7 @@ from rankopt.axes import elements
 from rankopt.backends import DEFAULT
 from rankopt.cost import CUTS, FREE, FUNCTIONS, MOVES, REDUCTIONS, SELECTIONS, aten, products
 from rankopt.expressions import Expr, Leaf, Stage, operands
+from rankopt.fusion import inside_readers
 from rankopt.prices import CACHED, Profile
 from rankopt.strides import RESHAPES, move, ranks, reshape_copies
 
@@ -22,15 +24,34 @@ SOFTMAXES = frozenset({aten.softmax.int, aten._softmax.default, aten._safe_softm
 MAXIMA = frozenset({aten.amax.default, aten.amin.default})
 
 
-def total_time(exprs: list[Expr], rows: int, profile: Profile = DEFAULT) -> float:
+def total_time(exprs: Sequence[Expr], rows: int, profile: Profile = DEFAULT) -> float:
     """Estimated nanoseconds of one request of `rows` candidates."""
-    return sum(time(expr, rows, profile) for expr in exprs)
+    inside = fused(exprs, profile)
+    calls = sum(time(expr, rows, profile, inside=expr.serial in inside) for expr in exprs)
+    return entry_time(exprs, profile) + calls
 
 
-def time(expr: Expr, rows: int, profile: Profile = DEFAULT) -> float:
-    """Estimated nanoseconds of one call at `rows` candidates. What runs once per model version is free."""
+def entry_time(exprs: Sequence[Expr], profile: Profile) -> float:
+    """Estimated nanoseconds before the first call of a request: every tensor that comes from outside is looked at."""
+    read = {x.serial for expr in exprs if expr.stage is not Stage.WEIGHT for x in operands((expr.args, expr.kwargs))}
+    tensors = [x for x in exprs if x.serial in read and (x.stage is Stage.WEIGHT or x.target is Leaf.INPUT)]
+    return profile.request + profile.tensor * len(tensors)
+
+
+def fused(exprs: Sequence[Expr], profile: Profile) -> frozenset[int]:
+    """The serials of the calls of a program that the backend computes inside their readers."""
+    return inside_readers(exprs) if profile.fused < 1.0 else frozenset()
+
+
+def time(expr: Expr, rows: int, profile: Profile = DEFAULT, *, inside: bool = False) -> float:
+    """Estimated nanoseconds of one call at `rows` candidates. What runs once per model version is free.
+
+    `inside`: whether its reader computes it in its own loop (see `fusion`).
+    """
     if isinstance(expr.target, Leaf) or expr.stage is Stage.WEIGHT or expr.target is operator.getitem:
         return 0.0
+    if inside:
+        return profile.shared(_arithmetic(expr, rows, profile) * (1.0 if _is_function(expr) else profile.fused))
     if expr.target in CUTS and profile.copied_cuts:
         return profile.view + profile.shared(_copied(expr, rows, profile))
     if expr.target in FREE and not (expr.target in RESHAPES and reshape_copies(expr)):
@@ -177,11 +198,22 @@ def _elementwise(expr: Expr, read: list[Expr], rows: int, profile: Profile) -> f
         return profile.guarded * time if expr.target is aten._safe_softmax.default else time
     if expr.target in REDUCTIONS:
         return _reduction(expr, rows, profile)
-    each = profile.function if expr.target in FUNCTIONS | SELECTIONS else profile.element
+    each = profile.function * _times(expr, profile) if _is_function(expr) else profile.element
     if expr.dtype is torch.int64:
         each *= WIDE
     runs = written / _run(expr, read, rows) if written else 0.0
     return each * written + (profile.broadcast * runs if runs > 1 else 0.0)
+
+
+def _is_function(expr: Expr) -> bool:
+    """Whether elements cost what those of a function do; low powers are products."""
+    if expr.target is aten.pow.Tensor_Scalar and expr.args[1] in (2, 3):
+        return False
+    return expr.target in FUNCTIONS | SELECTIONS
+
+
+def _times(function: Expr, profile: Profile) -> float:
+    return profile.times(str(function.target).split(".")[1])  # aten.sigmoid.default
 
 
 WIDE = 4

@@ -80,6 +80,29 @@ def test_onnx_runtime_pays_for_repeating_along_short_runs(program: Program) -> N
     assert dear > time(program.mul(x, scalar), N, EAGER) / time(program.mul(x, x), N, EAGER)
 
 
+def _power(program: Program, x: Expr, exponent: float) -> Expr:
+    return program.call(aten.pow.Tensor_Scalar, x, exponent, shape=x.dims, out=x.dtype)
+
+
+def test_functions_are_not_equally_dear(program: Program) -> None:
+    x = _candidates(program, 64)
+    sigmoid, tanh, softplus = (
+        program.call(target, x, shape=x.dims, out=x.dtype)
+        for target in (aten.sigmoid.default, aten.tanh.default, aten.softplus.default)
+    )
+    assert time(tanh, N, EAGER) > 3 * time(sigmoid, N, EAGER)
+    assert time(tanh, N, ONNX_RUNTIME) < 1.5 * time(sigmoid, N, ONNX_RUNTIME)
+    assert time(softplus, N, ONNX_RUNTIME) > 10 * time(sigmoid, N, ONNX_RUNTIME)
+
+
+@pytest.mark.parametrize("exponent", [2, 2.0, 3])
+def test_a_low_power_costs_what_a_product_does(exponent: float, program: Program) -> None:
+    x = _candidates(program, 64)
+    for profile in PROFILES.values():
+        assert time(_power(program, x, exponent), N, profile) == time(program.mul(x, x), N, profile)
+        assert time(_power(program, x, 2.5), N, profile) > 2 * time(program.mul(x, x), N, profile)
+
+
 def _reduced(program: Program, x: Expr, *dims: int, target: Any = aten.sum.dim_IntList) -> Expr:
     return program.reduce(target, x, dims)
 

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from typing import Any
 
 from rankopt.axes import Rows
+from rankopt.cost import is_pointwise
 from rankopt.expressions import Expr, Leaf, operands
-from rankopt.many.batched import is_pointwise
 from rankopt.program import aten
 
 

@@ -17,6 +17,7 @@ from torch import fx
 from torch.utils import _pytree as pytree
 
 from rankopt.axes import Rows
+from rankopt.cost import is_pointwise
 from rankopt.expressions import Expr
 from rankopt.program import aten
 
@@ -86,22 +87,6 @@ def batched(e: Emitter, expr: Expr, args: Any, kwargs: Any) -> fx.Node:
     if law is not None and expr.shape is not None and all(x.expr.shape is not None for x in given):
         found = law(e, expr, args, kwargs)
     return found if found is not None else _by_vmap(e, expr, args, kwargs)
-
-
-def is_pointwise(target: Any) -> bool:
-    """Whether an op is elementwise."""
-    return target in UNTAGGED or (isinstance(target, torch._ops.OpOverload) and torch.Tag.pointwise in target.tags)
-
-
-UNTAGGED = frozenset(
-    {
-        aten._to_copy.default, aten.to.dtype, aten.type_as.default, aten.clone.default, aten.contiguous.default,
-        aten.detach.default, aten.alias.default, aten.where.self, aten.where.ScalarOther, aten.where.ScalarSelf,
-        aten.log_sigmoid.default, aten._prelu_kernel.default,
-        aten.zeros_like.default, aten.ones_like.default, aten.full_like.default,
-    }
-)  # fmt: skip
-"""Elementwise calls that torch has not tagged as such."""
 
 
 def is_random(expr: Expr) -> bool:

@@ -17,9 +17,10 @@ from torch import fx
 from torch.utils import _pytree as pytree
 
 from rankopt.axes import Rows
+from rankopt.cost import is_pointwise
 from rankopt.expressions import Expr, Leaf, Stage
 from rankopt.many.apart import keeps_rows_apart, row_dim
-from rankopt.many.batched import Cannot, Emitter, Given, batched, is_pointwise, is_random, kind_of
+from rankopt.many.batched import Cannot, Emitter, Given, batched, is_random, kind_of
 from rankopt.many.forms import INDEX, Form, Forms, Held
 from rankopt.many.places import Place, Places
 from rankopt.program import aten
