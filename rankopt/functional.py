@@ -55,6 +55,8 @@ _IDENTITIES = {
     aten.lift_fresh.default,
     aten.lift_fresh_copy.default,
 }
+# Operators that hand it on where their second operand is the number one, as a scale of attention often is.
+_BY_A_NUMBER = {aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor, aten.div.Scalar, aten.pow.Tensor_Scalar}
 
 
 def functional_graph(program: ExportedProgram) -> tuple[fx.Graph, ExportedProgram]:
@@ -84,9 +86,20 @@ def _keep_rows(graph: fx.Graph) -> None:
 def simplify(graph: fx.Graph) -> None:
     """Drops operators that hand on their operand, assertions, and whatever no output needs."""
     for node in graph.nodes:
-        if node.target in _IDENTITIES or (node.target is aten.dropout.default and node.args[2] is False):
+        if _hands_on(node):
             node.replace_all_uses_with(node.args[0])
     graph.eliminate_dead_code(is_impure_node=lambda node: node.op in ("placeholder", "output"))
+
+
+def _hands_on(node: fx.Node) -> bool:
+    if node.target is aten.dropout.default:
+        return node.args[2] is False
+    if node.target in _BY_A_NUMBER:
+        x, number = node.args[:2]
+        if not isinstance(x, fx.Node) or not isinstance(number, int | float):
+            return False
+        return number == 1 and x.meta["val"].dtype == node.meta["val"].dtype
+    return node.target in _IDENTITIES
 
 
 def _copy(graph: fx.Graph) -> fx.Graph:

@@ -98,3 +98,20 @@ def test_autocast_regions_are_inlined():
     with torch.no_grad():
         a, b = two_inputs(9)
         torch.testing.assert_close(captured.run({"a": a, "b": b})[0], model(a, b), rtol=1e-2, atol=1e-2)
+
+
+BY_ONE = [
+    pytest.param(lambda self, x: x * 1.0, [], id="times one"),
+    pytest.param(lambda self, x: x / 1, [], id="over one"),
+    pytest.param(lambda self, x: x**1, [], id="to the power of one"),
+    pytest.param(lambda self, x: x * 1.5, ["mul"], id="times another number"),
+    pytest.param(lambda self, x: (x > 0) * 1.0, ["gt", "mul"], id="times one, to another dtype"),
+]
+
+
+@pytest.mark.parametrize(("then", "left"), BY_ONE)
+def test_a_factor_of_one_is_no_call(then, left):
+    model = small(then)
+    captured = capture(model, two_inputs())
+    assert operators(captured) == ["linear", "add", *left]
+    assert_equal_to(model, captured)
