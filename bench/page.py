@@ -20,6 +20,7 @@ from compiler_tables import compile_growth, compile_ratios, fuzzed, predicted
 from harness import RESULTS
 from published_tables import figure2, ikbo, mari, table3, table4
 from speed_tables import (
+    backends,
     candidates_sweep,
     headline,
     limits,
@@ -118,6 +119,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "headline_one": headline(1),
     "peers": peers(2),
     "peers_one": peers(1),
+    "peer_backends": backends,
     "peer_facts": peer_facts,
     "candidates": candidates_sweep("eager"),
     "candidates_onnx": candidates_sweep("onnxruntime"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,15 @@ from cells import geometric_mean, load, most_threads, number, of_threads, table,
 SERVED = ("eager", "onnxruntime")
 BACKENDS = ("eager, fresh heap", "eager, warm heap", "onnxruntime", "inductor")
 PEERS = ("vmap", "input tile", "once", "mari", "without sharing", "rankopt", "expert")
+COMPARED = (
+    *((who, "eager, warm heap", who) for who in PEERS),
+    ("rankopt, fresh heap", "eager, fresh heap", "rankopt"),
+    ("ONNX Runtime: rankopt", "onnxruntime", "rankopt"),
+    ("expert", "onnxruntime", "expert"),
+    ("torch.compile: rankopt", "inductor", "rankopt"),
+    ("expert", "inductor", "expert"),
+)
+"""The columns of the table of peers: heading, backend and contender."""
 
 
 def headline(threads: int) -> Callable[[Path], str]:
@@ -38,30 +47,40 @@ def headline(threads: int) -> Callable[[Path], str]:
 def peers(threads: int) -> Callable[[Path], str]:
     def made(folder: Path) -> str:
         everyone = of_threads(load("peers", folder), threads)
-        rows = []
-        for found in everyone:
-            eager, onnx = found["ratios"]["eager, warm heap"], found["ratios"]["onnxruntime"]
-            fresh = found["ratios"]["eager, fresh heap"].get("rankopt")
-            rows.append(
-                [
-                    found["model"],
-                    *(times(eager.get(who)) for who in PEERS),
-                    times(fresh),
-                    times(onnx.get("rankopt")),
-                    times(onnx.get("expert")),
-                ]
-            )
+        compared = [(heading, backend, who) for heading, backend, who in COMPARED if _any(everyone, backend)]
+        columns = [[found["ratios"].get(backend, {}).get(who) for found in everyone] for _, backend, who in compared]
+        rows = [[found["model"], *map(times, cells)] for found, *cells in zip(everyone, *columns, strict=True)]
         if rows:
-            columns = [[found["ratios"]["eager, warm heap"].get(who) for found in everyone] for who in PEERS]
-            columns.append([found["ratios"]["eager, fresh heap"].get("rankopt") for found in everyone])
-            columns += [
-                [found["ratios"]["onnxruntime"].get(who) for found in everyone] for who in ("rankopt", "expert")
-            ]
             means = [[value for value in column if value is not None] for column in columns]
             rows.append(["geometric mean", *(times(geometric_mean(column)) if column else "-" for column in means)])
-        return table(["model", *PEERS, "rankopt, fresh heap", "ONNX Runtime: rankopt", "expert"], rows, "peers")
+        return table(["model", *(heading for heading, _, _ in compared)], rows, "peers")
 
     return made
+
+
+def _any(everyone: Sequence[Mapping[str, Any]], backend: str) -> bool:
+    return any(backend in found["ratios"] for found in everyone)
+
+
+def backends(folder: Path) -> str:
+    """Milliseconds of the tiled original and of rankopt, wherever they run."""
+    measured = most_threads(load("peers", folder))
+    ways = [backend for backend in BACKENDS[1:] if _any(measured, backend)]
+    rows = [
+        [
+            found["model"],
+            *(
+                number(found["milliseconds"][backend][who]["median"]) if backend in found["milliseconds"] else "-"
+                for who in ("original", "rankopt")
+                for backend in ways
+            ),
+        ]
+        for found in measured
+    ]
+    heads = [
+        f"{who}: {ways[0]}" if backend == ways[0] else backend for who in ("original", "rankopt") for backend in ways
+    ]
+    return table(["model", *heads], rows, "peers", measured)
 
 
 def peer_facts(folder: Path) -> str:
