@@ -59,6 +59,7 @@ EAGER = Profile(
     moved_alone=False,
     strided_batch=True,
     packed=False,
+    as_they_are=False,
     copied_cuts=False,
     stacked_apart=False,
     flat_layers=False,
@@ -116,6 +117,7 @@ ONNX_RUNTIME = Profile(
     moved_alone=True,
     strided_batch=False,
     packed=True,
+    as_they_are=False,
     copied_cuts=True,
     stacked_apart=True,
     flat_layers=True,
@@ -160,7 +162,9 @@ INDUCTOR = replace(
     run=1.5,
     moved=1.2,
     transposed=0.2,
+    as_they_are=True,
     fused=0.25,
+    doubt=1.08,
 )
 """torch.compile and AOTInductor on a CPU: the products of eager calls, and everything between them fused into loops."""
 

@@ -97,6 +97,9 @@ class Profile:
     """Whether a batch of matrices may lie between their rows."""
     packed: bool
     """Whether a constant right operand is packed for many columns, though it has one: a vector belongs on the left."""
+    as_they_are: bool
+    """Whether a batch of products takes operands as they are: one matrix for all is not repeated, vectors on the right
+    of their matrices cost what they would on the left."""
     copied_cuts: bool
     """Whether a slice, or a repetition, is a copy."""
     stacked_apart: bool
@@ -129,7 +132,7 @@ class Profile:
         `packed`: whether the right operand is packed for many columns. Otherwise a vector on the right is as one on
         the left.
         """
-        if batch == columns == 1 and not packed:
+        if columns == 1 and not packed and (batch == 1 or self.as_they_are):
             rows, columns = columns, rows
         written = self.product_element * batch * rows * columns
         work = batch * rows * columns * inner

@@ -136,7 +136,7 @@ def _composite(expr: Expr, rows: int, profile: Profile) -> float:
     if expr.target is aten.scaled_dot_product_attention.default:
         scores = made[0]
         return time + profile.normalised(scores.batch * scores.rows, scores.columns)
-    if expr.target is aten.matmul.default and (batch := made[0].batch) > 1:
+    if expr.target is aten.matmul.default and (batch := made[0].batch) > 1 and not profile.as_they_are:
         for x in expr.args[:2]:
             whole = batch * elements(x.dims[-2:], rows)
             time += profile.gather * whole if whole > elements(x.dims, rows) else 0.0

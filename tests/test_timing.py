@@ -50,6 +50,12 @@ def test_a_narrow_product_costs_more_per_multiply_add(program: Program) -> None:
     assert time(_mm(program, x, 8), N, EAGER) > 0.5 * time(_mm(program, x, 64), N, EAGER)
 
 
+def test_vectors_of_a_batch_are_dear_on_the_right_in_eager_calls() -> None:
+    for profile, dear in ((EAGER, 2.0), (INDUCTOR, 1.0)):
+        assert profile.product(500, 26, 1, 16) >= dear * profile.product(500, 1, 26, 16)
+    assert INDUCTOR.product(500, 26, 1, 16) == INDUCTOR.product(500, 1, 26, 16)
+
+
 def test_a_vector_on_the_right_is_dear_where_it_is_packed(program: Program) -> None:
     x = _candidates(program, 64)
     column = _mm(program, x, 1)
