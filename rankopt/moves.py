@@ -6,6 +6,7 @@
     cat([x, y])[a:b]        ->  x[a:b]                      where all of it is of x
     gather(x, p).new_zeros  ->  x.new_zeros                 and of other moves of x: only its type is asked
     zeros + x               ->  x                           where they are alike
+    W @ x[..., k, 1]        ->  linear(x[..., k], W)[..., None]: one product for all of these vectors
     stack([x, y], d)        ->  reshape(cat([x, y], d))     where a backend makes a call of each part of a stack
     linear(x)               ->  reshape(linear(reshape(x))) where layers are quicker over two dims, as is the layer norm
                                                             of a sum
@@ -75,6 +76,8 @@ def shorter_move(
         case aten.stack.default if w.profile.stacked_apart:
             dim = (args[1] if len(args) > 1 else 0) % meta.ndim
             return w.program.stack(args[0], dim, joined=True)
+        case aten.matmul.default if len(args[0].dims) == 2 and len(args[1].dims) > 2 and args[1].dims[-1] == 1:
+            return _of_vectors(w, *args)
         case aten.layer_norm.default:
             return layer_norm(w, *args)
         case aten.linear.default if w.profile.flat_layers and len(args) == 3:
@@ -103,6 +106,14 @@ def _linear(w: Workspace, x: Expr, weight: Expr, bias: Expr) -> Expr:
     shape = (*rows.dims[:-1], out)
     call = w.program.call(aten.linear.default, rows, weight, bias, shape=shape, out=x.dtype)
     return w.program.view(call, (*x.dims[:-1], out))
+
+
+def _of_vectors(w: Workspace, matrix: Expr, vectors: Expr) -> Expr:
+    """What torch.matmul does itself where the matrix may need a gradient; for any other it repeats the matrix."""
+    rows = w.program.view(vectors, vectors.dims[:-1])
+    shape = (*rows.dims[:-1], matrix.dims[0])
+    product = w.program.call(aten.linear.default, rows, matrix, shape=shape, out=vectors.dtype)
+    return w.program.view(product, (*shape, 1))
 
 
 def _flat(w: Workspace, x: Expr) -> Expr:

@@ -211,3 +211,22 @@ def test_a_layer_with_a_bias_is_over_two_dims_where_that_is_quicker(profile: Pro
         return nn.functional.linear(x.exp().reshape(-1, 3, 2), weight, bias).relu().sum(1)
 
     assert only(aten.linear.default, layer, profile, UNCHANGED).shape == shape
+
+
+MATRIX = torch.arange(24.0).reshape(4, 6).sin()
+
+
+@pytest.mark.parametrize(
+    ("function", "calls"),
+    [
+        pytest.param(lambda x: MATRIX @ x.unsqueeze(2), {"linear"}, id="a vector of each row"),
+        pytest.param(lambda x: MATRIX[:, :3] @ x.view(-1, 2, 3, 1), {"linear"}, id="two vectors of each row"),
+        pytest.param(lambda x: MATRIX[:, :3] @ x.view(-1, 3, 2), {"matmul"}, id="a matrix of each row"),
+        pytest.param(lambda x: x.unsqueeze(1) @ MATRIX.t(), {"matmul"}, id="the matrix on the right"),
+    ],
+)
+@pytest.mark.parametrize("profile", [EAGER, ONNX_RUNTIME], ids=lambda profile: profile.name)
+def test_a_matrix_times_vectors_is_one_product(
+    function: Callable[[Tensor], Tensor], calls: set[str], profile: Profile
+) -> None:
+    assert calls == set(unchanged(function, profile)) & {"linear", "matmul"}
