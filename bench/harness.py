@@ -40,7 +40,7 @@ class Timing:
     high: float
     rounds: int
     left_out: int = 0
-    """Calls that do not count, because the threads had no processors of their own (see processors.py)."""
+    """Calls that do not count, because the threads had no processors of their own, side by side (see processors.py)."""
 
 
 Round = dict[str, list[float]]
@@ -53,7 +53,8 @@ def interleaved(
 
     The timed calls of a round follow untimed ones of the same: they find the caches and the allocator as they left them
     themselves, as they would in a process of their own, and not as what they are compared with left them. A round
-    counts if the threads had processors of their own before and after it; where that stays rare, all rounds count.
+    counts if the threads had processors of their own, side by side, before and after it; where that stays rare, all
+    rounds count.
     """
     for _ in range(warmup):
         for call in calls.values():
@@ -61,11 +62,11 @@ def interleaved(
     counted: list[Round] = []
     others: list[Round] = []
     start = time.perf_counter()
-    apart = processors.apart()
+    undisturbed = processors.undisturbed()
     while len(counted) < rounds:
         found = {name: _timed(call) for name, call in calls.items()}
-        before, apart = apart, processors.apart()
-        (counted if before and apart else others).append(found)
+        before, undisturbed = undisturbed, processors.undisturbed()
+        (counted if before and undisturbed else others).append(found)
         passed = time.perf_counter() - start
         enough = counted if passed <= PATIENCE * seconds else counted + others
         if passed > seconds and len(enough) >= least:

@@ -35,7 +35,7 @@ def test_a_slice_of_a_script(script: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("apart", "rounds", "left_out"),
+    ("undisturbed", "rounds", "left_out"),
     [
         pytest.param([True], 3, 0, id="processors of their own"),
         pytest.param([True, False, False, True, True], 3, 3, id="a round beside a shared one does not count"),
@@ -43,15 +43,16 @@ def test_a_slice_of_a_script(script: str, tmp_path: Path) -> None:
     ],
 )
 def test_rounds_count_on_processors_of_their_own(
-    apart: list[bool], rounds: int, left_out: int, monkeypatch: pytest.MonkeyPatch
+    undisturbed: list[bool], rounds: int, left_out: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(ROOT / "bench")
     import harness
 
-    states = itertools.chain(apart, itertools.repeat(apart[-1]))
-    monkeypatch.setattr(harness.processors, "apart", lambda: next(states))
+    states = itertools.chain(undisturbed, itertools.repeat(undisturbed[-1]))
+    monkeypatch.setattr(harness.processors, "undisturbed", lambda: next(states))
     monkeypatch.setattr(harness, "PATIENCE", 0)
-    found = harness.interleaved({"call": lambda: None}, rounds=3, seconds=0.0 if not any(apart) else 60.0, least=2)
+    seconds = 60.0 if any(undisturbed) else 0.0
+    found = harness.interleaved({"call": lambda: None}, rounds=3, seconds=seconds, least=2)
     assert (found["call"].rounds, found["call"].left_out) == (rounds * harness.TIMED, left_out * harness.TIMED)
 
 
