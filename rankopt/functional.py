@@ -55,8 +55,8 @@ _IDENTITIES = {
     aten.lift_fresh.default,
     aten.lift_fresh_copy.default,
 }
-# Operators that hand it on where their second operand is the number one, as a scale of attention often is.
-_BY_A_NUMBER = {aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor, aten.div.Scalar, aten.pow.Tensor_Scalar}
+# Operators that hand it on where their second operand is one, as a scale of attention often is.
+_BY_ONE = {aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor, aten.div.Scalar, aten.pow.Tensor_Scalar}
 
 
 def functional_graph(program: ExportedProgram) -> tuple[fx.Graph, ExportedProgram]:
@@ -92,9 +92,10 @@ def simplify(graph: fx.Graph) -> None:
 
 
 def _hands_on(node: fx.Node) -> bool:
+    """Whether the result of a call is its first operand."""
     if node.target is aten.dropout.default:
         return node.args[2] is False
-    if node.target in _BY_A_NUMBER:
+    if node.target in _BY_ONE:
         x, number = node.args[:2]
         if not isinstance(x, fx.Node) or not isinstance(number, int | float):
             return False

@@ -77,7 +77,7 @@ def shorter_move(
             dim = (args[1] if len(args) > 1 else 0) % meta.ndim
             return w.program.stack(args[0], dim, joined=True)
         case aten.matmul.default if len(args[0].dims) == 2 and len(args[1].dims) > 2 and args[1].dims[-1] == 1:
-            return None if _is_found_at_run_time(args[1]) else _of_vectors(w, *args)
+            return None if _has_open_sizes(args[1]) else _of_vectors(w, *args)
         case aten.layer_norm.default:
             return layer_norm(w, *args)
         case aten.linear.default if w.profile.flat_layers and len(args) == 3:
@@ -118,13 +118,13 @@ def _of_vectors(w: Workspace, matrix: Expr, vectors: Expr) -> Expr:
 
 def _flat(w: Workspace, x: Expr) -> Expr:
     """A tensor over two dims, if no two of its dims are found at run time."""
-    if not isinstance(x.dims[-1], int) or _is_found_at_run_time(x):
+    if not isinstance(x.dims[-1], int) or _has_open_sizes(x):
         return x
     return w.program.view(x, (joined(x.dims[:-1]), x.dims[-1]))
 
 
-def _is_found_at_run_time(x: Expr) -> bool:
-    """Whether two sizes of a tensor are, so that no view can leave them open."""
+def _has_open_sizes(x: Expr) -> bool:
+    """Whether two sizes of a tensor are known at run time alone, of which a view can leave one open."""
     return sum(isinstance(size, Rows) for size in x.dims) > 1
 
 

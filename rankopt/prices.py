@@ -145,9 +145,9 @@ class Profile:
         each = self.matrix + self.small_multiply_add * rows * inner * vectors * VECTOR
         return batch * (each + (self.ragged * rows if columns % VECTOR else 0.0)) + written
 
-    def times(self, function: str) -> float:
-        """How many times as dear as an exponential this function is."""
-        return next((factor for name, factor in self.functions if name == function), 1.0)
+    def element_of(self, function: str) -> float:
+        """Time of one element of a transcendental function."""
+        return self.function * next((factor for name, factor in self.functions if name == function), 1.0)
 
     def gathered(self, elements: int, run: int, width: int = 4) -> float:
         """Time to gather `elements` of `width` bytes in runs of `run` neighbours."""

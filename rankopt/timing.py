@@ -198,7 +198,7 @@ def _elementwise(expr: Expr, read: list[Expr], rows: int, profile: Profile) -> f
         return profile.guarded * time if expr.target is aten._safe_softmax.default else time
     if expr.target in REDUCTIONS:
         return _reduction(expr, rows, profile)
-    each = profile.function * _times(expr, profile) if _is_function(expr) else profile.element
+    each = profile.element_of(_name(expr)) if _is_function(expr) else profile.element
     if expr.dtype is torch.int64:
         each *= WIDE
     runs = written / _run(expr, read, rows) if written else 0.0
@@ -212,8 +212,8 @@ def _is_function(expr: Expr) -> bool:
     return expr.target in FUNCTIONS | SELECTIONS
 
 
-def _times(function: Expr, profile: Profile) -> float:
-    return profile.times(str(function.target).split(".")[1])  # aten.sigmoid.default
+def _name(call: Expr) -> str:
+    return str(call.target).split(".")[1]  # of aten.sigmoid.default, sigmoid
 
 
 WIDE = 4

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from programs import candidates
 
-from rankopt.axes import Rows
 from rankopt.backends import EAGER, INDUCTOR, ONNX_RUNTIME
 from rankopt.expressions import Expr, Stage, reachable
 from rankopt.fusion import inside_readers
@@ -16,15 +16,6 @@ from rankopt.program import Program, aten
 from rankopt.timing import entry_time, time, total_time
 
 N = 512
-
-
-@pytest.fixture
-def program() -> Program:
-    return Program()
-
-
-def _candidates(program: Program, *sizes: int) -> Expr:
-    return program.input("x", (Rows(), *sizes), torch.float32, Stage.CANDIDATE)
 
 
 def _call(program: Program, target: Callable[..., object], x: Expr) -> Expr:
@@ -47,7 +38,7 @@ def _product(program: Program, x: Expr) -> Expr:
 READERS = [
     pytest.param(_relu, True, id="elementwise"),
     pytest.param(_summed, True, id="a sum"),
-    pytest.param(lambda p, x: p.cat([x, _candidates(p, 16)], 1), True, id="a concatenation"),
+    pytest.param(lambda p, x: p.cat([x, candidates(p, 16)], 1), True, id="a concatenation"),
     pytest.param(lambda p, x: _relu(p, p.permute(x, [1, 0])), True, id="elementwise, through a view"),
     pytest.param(_product, False, id="a product"),
     pytest.param(lambda p, x: p.add(_summed(p, x), _summed(p, _relu(p, x))), False, id="two readers"),
@@ -59,18 +50,18 @@ READERS = [
 def test_who_computes_an_elementwise_call_inside(
     read: Callable[[Program, Expr], Expr], inside: bool, program: Program
 ) -> None:
-    activation = _call(program, aten.sigmoid.default, _candidates(program, 16))
+    activation = _call(program, aten.sigmoid.default, candidates(program, 16))
     result = read(program, activation)
     assert (activation.serial in inside_readers(reachable([result]))) is inside
 
 
 def test_a_product_is_never_inside(program: Program) -> None:
-    product = _product(program, _candidates(program, 16))
+    product = _product(program, candidates(program, 16))
     assert product.serial not in inside_readers(reachable([_relu(program, product)]))
 
 
 def test_loops_cost_less_than_their_calls_where_they_are_compiled(program: Program) -> None:
-    exprs = reachable([_summed(program, _relu(program, program.scale(_candidates(program, 16), 2.0)))])
+    exprs = reachable([_summed(program, _relu(program, program.scale(candidates(program, 16), 2.0)))])
     for profile in (EAGER, ONNX_RUNTIME):
         assert total_time(exprs, N, profile) == pytest.approx(sum(time(expr, N, profile) for expr in exprs))
     own = sum(time(expr, N, INDUCTOR) for expr in exprs)
@@ -79,12 +70,12 @@ def test_loops_cost_less_than_their_calls_where_they_are_compiled(program: Progr
 
 def test_a_function_costs_the_same_inside(program: Program) -> None:
     profile = replace(INDUCTOR, call=0.0)
-    exponential = _call(program, aten.exp.default, _candidates(program, 16))
+    exponential = _call(program, aten.exp.default, candidates(program, 16))
     assert time(exponential, N, profile, inside=True) == time(exponential, N, profile)
 
 
 def test_each_input_and_each_weight_is_looked_at(program: Program) -> None:
-    few = [_product(program, _candidates(program, 16))]
+    few = [_product(program, candidates(program, 16))]
     more = [*few, program.input("c", (1, 8), torch.float32, Stage.CONTEXT)]
     joined = [program.add(*more)]
     difference = entry_time(reachable(joined), INDUCTOR) - entry_time(reachable(few), INDUCTOR)

@@ -1,4 +1,4 @@
-"""A model that is left unchanged: its moves are made in fewer calls, with the same bits."""
+"""A model that is left unchanged: its moves are made in fewer calls, with the same numbers."""
 
 from __future__ import annotations
 

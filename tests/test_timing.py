@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from programs import candidates
 from small_ranker import Small, example_rows
 
 from rankopt import plan
@@ -26,15 +27,6 @@ from rankopt.timing import time
 N = 512
 
 
-@pytest.fixture
-def program() -> Program:
-    return Program()
-
-
-def _candidates(program: Program, *sizes: int) -> Expr:
-    return program.input("x", (Rows(), *sizes), torch.float32, Stage.CANDIDATE)
-
-
 def _mm(program: Program, x: Expr, columns: int) -> Expr:
     weight = program.weight(f"w{columns}", torch.empty(int(str(x.dims[1])), columns))
     return program.call(aten.mm.default, x, weight, shape=(x.dims[0], columns), out=x.dtype)
@@ -46,7 +38,7 @@ def test_what_runs_once_per_model_is_free(program: Program) -> None:
 
 
 def test_a_narrow_product_costs_more_per_multiply_add(program: Program) -> None:
-    x = _candidates(program, 64)
+    x = candidates(program, 64)
     assert time(_mm(program, x, 8), N, EAGER) > 0.5 * time(_mm(program, x, 64), N, EAGER)
 
 
@@ -57,7 +49,7 @@ def test_vectors_of_a_batch_are_dear_on_the_right_in_eager_calls() -> None:
 
 
 def test_a_vector_on_the_right_is_dear_where_it_is_packed(program: Program) -> None:
-    x = _candidates(program, 64)
+    x = candidates(program, 64)
     column = _mm(program, x, 1)
     weight = program.permute(column.args[1], [1, 0])
     row = program.call(aten.mm.default, weight, program.permute(x, [1, 0]), shape=(1, Rows()), out=x.dtype)
@@ -67,7 +59,7 @@ def test_a_vector_on_the_right_is_dear_where_it_is_packed(program: Program) -> N
 
 
 def test_moving_the_innermost_dim_costs_more_than_moving_whole_runs(program: Program) -> None:
-    x = _candidates(program, 6, 2, 16)
+    x = candidates(program, 6, 2, 16)
     runs = program.view(program.permute(x, [0, 2, 1, 3]), (Rows(), 192))
     apart = program.view(program.permute(x, [0, 3, 2, 1]), (Rows(), 192))
     for profile in PROFILES.values():
@@ -76,12 +68,12 @@ def test_moving_the_innermost_dim_costs_more_than_moving_whole_runs(program: Pro
 
 
 def test_reading_a_permuted_tensor_elementwise_is_a_copy(program: Program) -> None:
-    x, y = _candidates(program, 4, 32), program.input("y", (Rows(), 32, 4), torch.float32, Stage.CANDIDATE)
+    x, y = candidates(program, 4, 32), program.input("y", (Rows(), 32, 4), torch.float32, Stage.CANDIDATE)
     assert time(program.add(x, program.permute(y, [0, 2, 1])), N) > 2 * time(program.add(x, x), N)
 
 
 def test_onnx_runtime_pays_for_repeating_along_short_runs(program: Program) -> None:
-    x, scalar = _candidates(program, 32, 8), program.input("s", (Rows(), 32, 1), torch.float32, Stage.CANDIDATE)
+    x, scalar = candidates(program, 32, 8), program.input("s", (Rows(), 32, 1), torch.float32, Stage.CANDIDATE)
     dear = time(program.mul(x, scalar), N, ONNX_RUNTIME) / time(program.mul(x, x), N, ONNX_RUNTIME)
     assert dear > time(program.mul(x, scalar), N, EAGER) / time(program.mul(x, x), N, EAGER)
 
@@ -91,7 +83,7 @@ def _power(program: Program, x: Expr, exponent: float) -> Expr:
 
 
 def test_functions_are_not_equally_dear(program: Program) -> None:
-    x = _candidates(program, 64)
+    x = candidates(program, 64)
     sigmoid, tanh, softplus = (
         program.call(target, x, shape=x.dims, out=x.dtype)
         for target in (aten.sigmoid.default, aten.tanh.default, aten.softplus.default)
@@ -103,7 +95,7 @@ def test_functions_are_not_equally_dear(program: Program) -> None:
 
 @pytest.mark.parametrize("exponent", [2, 2.0, 3])
 def test_a_low_power_costs_what_a_product_does(exponent: float, program: Program) -> None:
-    x = _candidates(program, 64)
+    x = candidates(program, 64)
     for profile in PROFILES.values():
         assert time(_power(program, x, exponent), N, profile) == time(program.mul(x, x), N, profile)
         assert time(_power(program, x, 2.5), N, profile) > 2 * time(program.mul(x, x), N, profile)
@@ -115,7 +107,7 @@ def _reduced(program: Program, x: Expr, *dims: int, target: Any = aten.sum.dim_I
 
 def test_a_reduction_costs_by_its_runs(program: Program) -> None:
     """One of 120 neighbours is as fast as its elements are read; of as many in six runs it is not."""
-    whole, apart = _candidates(program, 6, 20), program.input("y", (6, Rows(), 20), torch.float32, Stage.CANDIDATE)
+    whole, apart = candidates(program, 6, 20), program.input("y", (6, Rows(), 20), torch.float32, Stage.CANDIDATE)
     for target in (aten.sum.dim_IntList, aten.amax.default):
         for profile in PROFILES.values():
             together = time(_reduced(program, whole, 1, 2, target=target), N, profile) - profile.call
@@ -123,14 +115,14 @@ def test_a_reduction_costs_by_its_runs(program: Program) -> None:
 
 
 def test_a_maximum_over_what_is_left_of_a_vector_is_dear(program: Program) -> None:
-    some, all_ = _candidates(program, 26), program.input("y", (Rows(), 32), torch.float32, Stage.CANDIDATE)
+    some, all_ = candidates(program, 26), program.input("y", (Rows(), 32), torch.float32, Stage.CANDIDATE)
     assert time(_reduced(program, some, 1, target=aten.amax.default), N) > 1.5 * time(
         _reduced(program, all_, 1, target=aten.amax.default), N
     )
 
 
 def _softmax(program: Program, dim: int, *sizes: int) -> Expr:
-    x = _candidates(program, *sizes)
+    x = candidates(program, *sizes)
     return program.call(aten.softmax.int, x, dim, shape=x.dims, out=x.dtype)
 
 
@@ -149,14 +141,14 @@ def test_a_softmax_over_few_neighbours_is_dear() -> None:
 
 
 def test_onnx_runtime_pays_for_each_block_of_a_sum_between(program: Program) -> None:
-    x = _candidates(program, 6, 16)
+    x = candidates(program, 6, 16)
     for profile, dear in ((ONNX_RUNTIME, 2.0), (EAGER, 0.5)):
         between, first = time(_reduced(program, x, 1), N, profile), time(_reduced(program, x, 0), N, profile)
         assert between > dear * first
 
 
 def test_a_stack_is_a_call_of_each_part_under_onnx_runtime(program: Program) -> None:
-    parts = [program.scale(_candidates(program, 16), factor) for factor in (2.0, 3.0, 4.0)]
+    parts = [program.scale(candidates(program, 16), factor) for factor in (2.0, 3.0, 4.0)]
     assert program.stack(parts, 1, joined=True).target is aten.reshape.default
     for profile, views in ((ONNX_RUNTIME, 3), (EAGER, 0)):
         apart, joined = time(program.stack(parts, 1), N, profile), time(program.cat(parts, 1), N, profile)
@@ -164,7 +156,7 @@ def test_a_stack_is_a_call_of_each_part_under_onnx_runtime(program: Program) -> 
 
 
 def test_onnx_runtime_pays_for_what_an_einsum_brings_into_its_order(program: Program) -> None:
-    x = _candidates(program, 26, 16)
+    x = candidates(program, 26, 16)
     shape = (Rows(), 26, 26)
     pairs = program.call(aten.einsum.default, "nid,njd->nij", [x, x], shape=shape, out=x.dtype)
     alone = replace(ONNX_RUNTIME, threads=1)
@@ -174,7 +166,7 @@ def test_onnx_runtime_pays_for_what_an_einsum_brings_into_its_order(program: Pro
 
 
 def test_what_is_packed_at_each_call_costs_more_than_a_weight(program: Program) -> None:
-    x = _candidates(program, 64)
+    x = candidates(program, 64)
     rows = program.permute(x, [1, 0])
     square = program.weight("square", torch.empty(64, 64))
     right = program.call(aten.mm.default, square, rows, shape=(64, Rows()), out=x.dtype)
@@ -183,7 +175,7 @@ def test_what_is_packed_at_each_call_costs_more_than_a_weight(program: Program) 
 
 
 def test_a_split_is_one_copy_under_onnx_runtime_and_its_parts_are_free(program: Program) -> None:
-    x = _candidates(program, 8)
+    x = candidates(program, 8)
     split = program.call(aten.split_with_sizes.default, x, [1] * 8, 1, shape=None, out=x.dtype)
     part = program.call(operator.getitem, split, 0, shape=(Rows(), 1), out=x.dtype)
     cut = program.index_select(x, 1, np.array([3]))
@@ -193,14 +185,14 @@ def test_a_split_is_one_copy_under_onnx_runtime_and_its_parts_are_free(program: 
 
 
 def test_onnx_runtime_pays_for_repeating_the_innermost_dim(program: Program) -> None:
-    column, row = _candidates(program, 1), program.input("c", (1, 32), torch.float32, Stage.CONTEXT)
+    column, row = candidates(program, 1), program.input("c", (1, 32), torch.float32, Stage.CONTEXT)
     inner, outer = program.expand(column, (Rows(), 32)), program.expand(row, (Rows(), 32))
     assert time(inner, N, ONNX_RUNTIME) > 3 * time(outer, N, ONNX_RUNTIME)
     assert time(inner, N, EAGER) == time(outer, N, EAGER)
 
 
 def test_threads_share_what_is_large(program: Program) -> None:
-    x = _candidates(program, 512)
+    x = candidates(program, 512)
     large, alone = _mm(program, x, 512), replace(EAGER, threads=1)
     assert time(large, N, EAGER) == pytest.approx(alone.call + (time(large, N, alone) - alone.call) / 2)
     assert time(large, 1, EAGER) == pytest.approx(time(large, 1, alone), rel=0.6)
@@ -247,9 +239,9 @@ def test_a_large_graph_is_interpreted_less_often(monkeypatch: pytest.MonkeyPatch
 
 
 def test_what_torch_compile_fuses_is_cheaper_than_its_calls(program: Program) -> None:
-    x = _candidates(program, 26, 16)
+    x = candidates(program, 26, 16)
     moved = program.contiguous(program.permute(x, (0, 2, 1)))
     for fused in (_reduced(program, x, 1), moved, _softmax(Program(), 1, 26, 26)):
         assert time(fused, N, INDUCTOR) < 0.7 * time(fused, N, EAGER)
-    product = _mm(Program(), _candidates(Program(), 64), 64)
+    product = _mm(Program(), candidates(Program(), 64), 64)
     assert time(product, N, INDUCTOR) > 0.7 * time(product, N, EAGER)
